@@ -1,0 +1,120 @@
+"""The one classifier behind both objectives and the baseline: texts in, calibrated predictions out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from shelfwise import artifact
+from shelfwise.errors import RunFolderError
+from shelfwise.labels import Labels
+from shelfwise.records import Prediction
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from shelfwise.calibration import Calibration
+    from shelfwise.config import Precision, Role
+
+
+class Scorer(Protocol):
+    """What gives every label a probability: a language model under either objective, or the baseline."""
+
+    def log_probs(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(N, C) natural logarithms, uncalibrated; each row's exponentials sum to 1."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """A scorer with its labels and its calibration: what `predict`, `evaluate` and `serve` ask."""
+
+    name: str  # "llama2-7b lora head", for tables
+    labels: Labels
+    scorer: Scorer
+    calibration: Calibration
+    text_columns: tuple[Role, ...]
+
+    @classmethod
+    def load(
+        cls,
+        run: Path,
+        *,
+        which: Literal["model", "baseline"] = "model",
+        device: str = "auto",
+        precision: Precision | Literal["auto"] = "auto",
+    ) -> Classifier:
+        """Load a run folder's model, or the baseline that was fitted beside it.
+
+        A run of the model ``baseline`` has only a baseline; asking for its model gives that.
+
+        Raises:
+            RunFolderError: not a run folder, or no baseline in it.
+            CorruptArtifactError: a file is missing or changed.
+        """
+        from shelfwise import config as configs
+        from shelfwise.calibration import Calibration
+
+        artifact.read_manifest(run)
+        config = configs.load(run / artifact.CONFIG)
+        labels = Labels.load(run / artifact.LABELS)
+        calibrations = Calibration.load_all(run / artifact.CALIBRATION)
+        scorer: Scorer
+        if which == "baseline" or config.model == "baseline":
+            if not (run / artifact.BASELINE).is_dir():
+                raise RunFolderError(f"{run}: this run was trained without its baseline (baseline: false).")
+            from shelfwise.baseline import Baseline
+
+            scorer = Baseline.load(run / artifact.BASELINE)
+            return cls("baseline", labels, scorer, calibrations["baseline"], config.text_columns)
+        from shelfwise.modeling.engine import Engine
+
+        scorer = Engine.load(run, labels, device=device, precision=precision)
+        name = f"{config.model} {config.method} {config.objective}"
+        return cls(name, labels, scorer, calibrations["model"], config.text_columns)
+
+    def log_probs(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(N, C) uncalibrated natural logarithms in the order of `texts`; identical texts are scored once."""
+        import numpy as np
+
+        unique = {text: position for position, text in enumerate(dict.fromkeys(texts))}
+        if not unique:
+            return np.zeros((0, len(self.labels)), np.float32)
+        scored = self.scorer.log_probs(list(unique))
+        return scored if len(unique) == len(texts) else scored[[unique[text] for text in texts]]
+
+    def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(N, C) calibrated probabilities; each row sums to 1."""
+        return self.calibration.probabilities(self.log_probs(texts))
+
+    def predict(self, texts: Sequence[str], *, top_k: int = 3) -> list[Prediction]:
+        """Classify texts.
+
+        Args:
+            texts: N normalised texts, as `data.catalogue` joins them from this classifier's `text_columns`.
+            top_k: how many labels each answer lists; cut to the number of labels.
+
+        Returns:
+            N predictions in the same order; ties go to the label that comes first.
+        """
+        import numpy as np
+
+        probabilities = self.probabilities(texts)
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, : max(1, top_k)]
+        predictions = []
+        for row, best in zip(probabilities, order, strict=True):
+            ranked = tuple((self.labels[i], float(row[i])) for i in best.tolist())
+            label, confidence = ranked[0]
+            predictions.append(
+                Prediction(
+                    label=label,
+                    confidence=confidence,
+                    decision=self.calibration.decide(confidence),
+                    top_k=ranked,
+                    path=self.labels.taxonomy.path(label),
+                )
+            )
+        return predictions

@@ -1,0 +1,70 @@
+"""The command line: one file a command, each a thin parser over a function that Python callers use too."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+import typer
+
+from shelfwise import __version__
+from shelfwise.cli import check, compare, demo, evaluate, models, plan, predict, split, train
+from shelfwise.errors import ShelfwiseError
+
+app = typer.Typer(
+    name="shelfwise",
+    help="Teaches a language model a retailer's shelves: from product names to inventory types.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"shelfwise {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Teaches a language model a retailer's shelves: from product names to inventory types."""
+
+
+for _module in (demo, models, check, split, plan, train, evaluate, compare, predict):
+    _module.register(app)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: the words after ``shelfwise``; the process's own when None.
+
+    Returns:
+        Exit status: 0 done, 1 the work failed, 2 the input or the call is wrong.
+    """
+    try:
+        status = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+    except ShelfwiseError as error:
+        typer.echo(f"error: {error}", err=True)
+        return error.exit_status
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        typer.echo("error: interrupted. Nothing was written under a final name.", err=True)
+        return 1
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    return status if isinstance(status, int) else 0
+
+
+def main() -> None:
+    """Entry point of the `shelfwise` command."""
+    sys.exit(run())

@@ -1,0 +1,48 @@
+"""What several commands need: option types, the console, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from shelfwise.config import Columns
+
+CatalogueArgument = Annotated[
+    Path, typer.Argument(metavar="CATALOGUE", help="CSV, TSV, JSON Lines, Parquet or XLSX file of products.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines instead of a table.")]
+ProductColumn = Annotated[str | None, typer.Option(help="Column of product names. Recognised: product, name, title.")]
+TypeColumn = Annotated[str | None, typer.Option(help="Column of inventory types. Recognised: type, inventory_type.")]
+BrandColumn = Annotated[str | None, typer.Option(help="Column of brands. Recognised: brand.")]
+CategoryColumn = Annotated[str | None, typer.Option(help="Column of categories. Recognised: category.")]
+SubCategoryColumn = Annotated[str | None, typer.Option(help="Column of sub-categories. Recognised: sub_category.")]
+TextColumns = Annotated[
+    str, typer.Option(help="What the model reads: role names joined by commas, as in 'brand,product'.")
+]
+
+
+def columns(
+    product: str | None, type_: str | None, brand: str | None, category: str | None, sub_category: str | None
+) -> Columns:
+    """The column options of a command as one value."""
+    from shelfwise.config import Columns
+
+    return Columns(product=product, type=type_, brand=brand, category=category, sub_category=sub_category)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that wraps sanely when its output is no terminal."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document; non-ASCII text stays as it is."""
+    typer.echo(json.dumps(document, ensure_ascii=False, indent=2))

@@ -1,0 +1,167 @@
+"""The configuration of a run: strict, complete, and saved as it was used.
+
+A misspelt key ends the run before any data is read; all problems are told at once. `resolve` in
+`pipelines.train` fills what is ``auto`` or None here, and the run folder's `config.yaml` holds the result.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from shelfwise.errors import ConfigError, did_you_mean
+
+Role = Literal["product", "brand", "category", "sub_category"]
+SplitStrategy = Literal["grouped", "random", "brand"]
+Precision = Literal["bf16", "fp16", "fp32"]
+TRACKERS = ("tensorboard", "mlflow", "wandb")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Columns(_Strict):
+    """Which column plays which role; None means: recognised by its usual names (`data.catalogue`)."""
+
+    product: str | None = None
+    type: str | None = None
+    brand: str | None = None
+    category: str | None = None
+    sub_category: str | None = None
+
+
+class SplitConfig(_Strict):
+    """How the catalogue is cut into train, validation and test."""
+
+    strategy: SplitStrategy = "grouped"
+    seed: int = Field(42, ge=0)
+    test_size: float = Field(0.2, gt=0, lt=1)
+    validation_size: float = Field(0.1, gt=0, lt=1)  # share of what is left after test
+    file: Path | None = None  # a saved split to reuse; the other keys are then ignored
+
+
+class LoraSettings(_Strict):
+    """Low-rank adaptation (Hu et al. 2021) of all linear layers; QLoRA (Dettmers et al. 2023) reads the same keys."""
+
+    r: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.05, ge=0, lt=1)
+
+
+class TrainingConfig(_Strict):
+    """The optimisation. None and "auto" are filled from the base model's recipe and the hardware."""
+
+    epochs: float = Field(5, gt=0)
+    max_steps: int | None = Field(None, ge=1)  # optimiser steps; overrides epochs
+    batch_size: int = Field(256, ge=1)  # products an optimiser step, over all processes
+    micro_batch_size: int | None = Field(None, ge=1)  # products a forward pass; None: from the memory there is
+    learning_rate: float | None = Field(None, gt=0)
+    weight_decay: float = Field(0.1, ge=0)  # not on norms and biases
+    layer_decay: float = Field(1.0, gt=0, le=1)  # layer i learns at learning_rate * layer_decay**(layers above i)
+    warmup_ratio: float = Field(0.06, ge=0, lt=1)  # linear warm-up, then cosine decay to 0
+    max_grad_norm: float = Field(1.0, gt=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)  # objective head only
+    dropout: float = Field(0.0, ge=0, lt=1)  # attention (and Falcon's hidden) dropout of the base model
+    precision: Precision | Literal["auto"] = "auto"
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
+    # adamw_bf16: bf16 weights and moments with stochastic rounding (torchao), a third of adamw's memory; full only.
+    optimizer: Literal["auto", "adamw", "adamw_bf16"] = "auto"
+    evaluations_per_epoch: int = Field(1, ge=1)
+    best_metric: Literal["macro_f1", "loss"] = "macro_f1"  # on validation; chooses the weights that are kept
+    patience: int | None = Field(None, ge=1)  # evaluations without a gain before stopping early; None: never
+    checkpoints_kept: int = Field(2, ge=1)
+    seed: int = Field(0, ge=0)
+
+
+class TrainConfig(_Strict):
+    """One training run, whole."""
+
+    catalogue: Path | None = None
+    columns: Columns = Columns()
+    text_columns: tuple[Role, ...] = ("product",)
+    split: SplitConfig = SplitConfig()
+    model: str = "smollm2-135m"
+    revision: str | None = None  # of a hub model; None: the registry's pinned one
+    method: Literal["auto", "full", "lora", "qlora"] = "auto"
+    objective: Literal["head", "completion"] = "head"
+    lora: LoraSettings = LoraSettings()
+    training: TrainingConfig = TrainingConfig()
+    trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ()
+    baseline: bool = True  # also fit the linear baseline on the same rows, so that every number has its yardstick
+
+    @field_validator("text_columns", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _product_is_read(self) -> TrainConfig:
+        if "product" not in self.text_columns:
+            raise ValueError("text_columns must hold 'product': the name is what a type is told from")
+        if len(set(self.text_columns)) != len(self.text_columns):
+            raise ValueError("text_columns names a column twice")
+        return self
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    model: Any = TrainConfig
+    for part in location[:-1]:
+        found = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
+        model = found.annotation if found is not None else None
+    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def parse(values: object, source: str) -> TrainConfig:
+    """Check a configuration's values.
+
+    Args:
+        values: what YAML gave: a mapping of keys to values.
+        source: the file's name, for messages.
+
+    Raises:
+        ConfigError: with every problem, one a line.
+    """
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{source}: a configuration is a list of 'key: value' lines, not a {type(values).__name__}.")
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        problems = []
+        for item in error.errors():
+            where = ".".join(map(str, item["loc"])) or "configuration"
+            if item["type"] == "extra_forbidden":
+                near = did_you_mean(str(item["loc"][-1]), _known_keys(item["loc"]))
+                problems.append(f"{where}: there is no such key.{near}")
+            else:
+                problems.append(f"{where}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r:.80})")
+        raise ConfigError("\n".join(f"{source}: {problem}" for problem in problems)) from error
+
+
+def load(path: Path) -> TrainConfig:
+    """Read a YAML configuration.
+
+    Raises:
+        ConfigError: no such file, no YAML, or values that are wrong; the message lists all problems.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: can't be read as UTF-8 text ({error}).") from error
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
+    return parse(values, str(path))
+
+
+def dump(config: TrainConfig) -> str:
+    """The configuration as YAML with every key, so that running it again repeats the run."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,91 @@
+"""Every error Shelfwise raises on purpose, and the exit status it ends a command with.
+
+    ShelfwiseError
+    ├── InputError               exit 2: the call or something it names is wrong
+    │   ├── CatalogueError         a file of products can't be used as it is
+    │   ├── ConfigError            a configuration has unknown, missing or impossible values
+    │   ├── ModelNotFoundError     no base model by this name, folder or hub id
+    │   ├── ModelAccessError       the base model exists, but not for this user (gated, or offline)
+    │   └── RunFolderError         a folder is no run folder, or not one that this version can read
+    └── WorkError                exit 1: the call was right, the work failed
+        ├── TrainingError          the loss is no longer a number, or nothing can be learned
+        ├── InterruptedRunError    Ctrl-C or SIGTERM; what was done is kept
+        ├── CorruptArtifactError   a saved file does not match its hash, or is missing
+        ├── MissingPackageError    an optional dependency is needed and not installed
+        └── StorageError           the disk is full or refuses; nothing half-written was left under a final name
+
+A message says where, what, and what to do: ``catalogue.csv:1042: 'Beverage' is not one of the 426 inventory types
+of this run. Did you mean 'Beverages'?``
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ShelfwiseError(Exception):
+    """Base of all errors a caller may want to catch. The message is made to be shown to a user as it is."""
+
+    exit_status: int = 1
+
+
+class InputError(ShelfwiseError):
+    """The call, or a file that it names, is wrong; nothing was done."""
+
+    exit_status = 2
+
+
+class CatalogueError(InputError):
+    """A file of products can't be used as it is."""
+
+
+class ConfigError(InputError):
+    """A configuration holds unknown, missing or impossible values; the message lists all of them."""
+
+
+class ModelNotFoundError(InputError):
+    """No base model goes by this name."""
+
+
+class ModelAccessError(InputError):
+    """The base model exists, but can't be had from here: it is gated, or the hub is out of reach."""
+
+
+class RunFolderError(InputError):
+    """A folder is not a run folder, or one of a format that this version can't read."""
+
+
+class WorkError(ShelfwiseError):
+    """The call was right; the work failed."""
+
+
+class TrainingError(WorkError):
+    """Training can't go on: the loss is not finite, or there is nothing to learn from."""
+
+
+class InterruptedRunError(WorkError):
+    """The run was stopped by Ctrl-C or SIGTERM; the message says what was kept and how to go on."""
+
+
+class CorruptArtifactError(WorkError):
+    """A saved file does not match its recorded hash, or is missing."""
+
+
+class MissingPackageError(WorkError):
+    """An optional dependency is needed and not installed; the message names the extra to install."""
+
+
+class StorageError(WorkError):
+    """Writing failed (a full disk, no permission); nothing half-written was left under a final name."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Name the nearest known word, as a sentence to end an error message with.
+
+    Returns:
+        ``" Did you mean 'product'?"`` with its leading space, or ``""`` when nothing is near.
+    """
+    by_folded = {candidate.casefold(): candidate for candidate in known}
+    near = difflib.get_close_matches(word.casefold(), list(by_folded), n=1, cutoff=0.6)
+    return f" Did you mean '{by_folded[near[0]]}'?" if near else ""

@@ -1,0 +1,1 @@
+"""Language models: the only folder that knows torch, transformers, PEFT and bitsandbytes."""

@@ -1,0 +1,110 @@
+"""LoRA adapters through PEFT, and the layer-wise learning rates of full and adapter training."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from shelfwise.config import LoraSettings
+from shelfwise.errors import CorruptArtifactError, InputError
+from shelfwise.records import Objective
+
+_TASKS: dict[Objective, str] = {"head": "SEQ_CLS", "completion": "CAUSAL_LM"}
+# Every linear layer of a block. PEFT's defaults adapt only q_proj and v_proj, or Falcon's query_key_value.
+TARGETS: dict[str, list[str]] = {
+    "llama": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    "falcon": ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"],
+}
+_LAYER = re.compile(r"\.(?:layers|h)\.(\d+)\.")
+_EMBEDDING = re.compile(r"embed_tokens|word_embeddings")
+
+
+def attach(model: nn.Module, settings: LoraSettings, objective: Objective) -> nn.Module:
+    """Put fresh adapters on all linear layers of a base model; a classification head is trained and saved whole.
+
+    Adapter weights are fp32 and the products run under autocast. Draws from torch's generator.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        task_type=_TASKS[objective],
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=TARGETS.get(model.config.model_type, "all-linear"),  # type: ignore[union-attr, arg-type]
+    )
+    return get_peft_model(model, config)  # type: ignore[no-any-return]
+
+
+def load(model: nn.Module, folder: Path) -> nn.Module:
+    """Put a saved adapter, and its head where it has one, on a base model, for inference.
+
+    Raises:
+        CorruptArtifactError: the folder holds no adapter that fits this model.
+    """
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(model, str(folder)).eval()  # type: ignore[no-any-return]
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise CorruptArtifactError(f"{folder}: no adapter that fits this base model ({error}).") from error
+
+
+@dataclass(frozen=True, slots=True)
+class RateSettings:
+    """What an optimiser's parameter groups are made from."""
+
+    learning_rate: float
+    weight_decay: float
+    layer_decay: float  # 1: every layer learns alike
+
+
+def parameter_groups(model: nn.Module, settings: RateSettings) -> list[dict[str, Any]]:
+    """Group trainable parameters by learning rate and weight decay.
+
+    Layer-wise learning-rate decay (Howard and Ruder 2018; Clark et al. 2020): with L layers, layer i learns at
+    ``learning_rate * layer_decay**(L - 1 - i)``, embeddings at ``learning_rate * layer_decay**L``, what stands above the
+    layers at ``learning_rate``. An adapter learns at the rate of the layer it sits in. Norms and biases (parameters of
+    one dimension) are not decayed.
+
+    Returns:
+        torch.optim parameter groups with the keys params, lr, weight_decay and name ("layer 3", "decayed or not").
+
+    Raises:
+        InputError: layer-wise decay is asked for and the model's layers are not recognised.
+    """
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    numbers = [int(found.group(1)) for name, _ in model.named_parameters() if (found := _LAYER.search(name))]
+    if settings.layer_decay != 1 and not numbers:
+        raise InputError("layer_decay: this architecture's layers are not recognised; use layer_decay: 1.")
+    layers = 1 + max(numbers, default=-1)
+    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    for name, parameter in named:
+        found = _LAYER.search(name)
+        if found:
+            place, above = f"layer {found.group(1)}", layers - 1 - int(found.group(1))
+        elif _EMBEDDING.search(name):
+            place, above = "embeddings", layers
+        else:
+            place, above = "top", 0
+        decayed = parameter.ndim > 1
+        group = groups.setdefault(
+            (place, decayed),
+            {
+                "params": [],
+                "lr": settings.learning_rate * settings.layer_decay**above,
+                "weight_decay": settings.weight_decay if decayed else 0.0,
+                "name": place,
+            },
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def trainable_parameters(model: nn.Module) -> int:
+    """How many numbers are trained."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -1,0 +1,109 @@
+"""Scoring texts with a language model: one interface over both objectives, and loading it from a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from shelfwise.config import Precision
+from shelfwise.labels import Labels
+from shelfwise.modeling import backbone
+from shelfwise.modeling.batching import inference_batches, pad
+from shelfwise.modeling.encoding import Encoder
+from shelfwise.modeling.hardware import autocast
+from shelfwise.modeling.label_tree import LabelTree, label_log_probs
+from shelfwise.records import Objective
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Padded tokens a forward pass. A GPU is saturated from about 4k on; a CPU's caches like less (docs/lab-notes.md).
+_TOKEN_BUDGET = {"cuda": 16_384, "cpu": 2_048}
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A language model with its tokenizer, ready to score."""
+
+    model: nn.Module  # a transformers model, or a PEFT model around one; may be in training, and is left as it was
+    encoder: Encoder
+    objective: Objective
+    labels: Labels
+    device: torch.device
+    precision: Precision
+    tree: LabelTree | None = None  # of the labels; for `completion` only
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        encoder: Encoder,
+        objective: Objective,
+        labels: Labels,
+        device: torch.device,
+        precision: Precision,
+    ) -> Engine:
+        """An engine around a model; builds the label tree where the objective needs one."""
+        tree = None
+        if objective == "completion":
+            tree = LabelTree.of(encoder.completions(labels.names)).to(device)
+        return cls(model, encoder, objective, labels, device, precision, tree)
+
+    def log_probs(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(N, C) natural logarithms of each label's probability; each row's exponentials sum to 1.
+
+        `head`: log-softmax of the classifier. `completion`: the exact probability of each label's tokens and
+        end-of-text, given that the answer is a label.
+        """
+        rows = self.encoder.encode(texts)
+        scored = torch.empty(len(rows), len(self.labels))
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.inference_mode(), autocast(self.device, self.precision):
+                for batch in self._batches([len(row) for row in rows]):
+                    scored[batch] = self._score([rows[i] for i in batch]).cpu()
+        finally:
+            self.model.train(training)
+        result: NDArray[np.float32] = scored.numpy()
+        return result
+
+    def _batches(self, lengths: Sequence[int]) -> list[list[int]]:
+        budget = _TOKEN_BUDGET.get(self.device.type, _TOKEN_BUDGET["cpu"])
+        if self.tree is None:
+            return list(inference_batches(lengths, budget))
+        nodes = len(self.tree)
+        return list(inference_batches([length + nodes for length in lengths], budget))
+
+    def _score(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        input_ids = pad(rows, self.encoder.tokenizer.pad_token_id).to(self.device)
+        if self.tree is None:
+            logits = self.model(input_ids=input_ids, use_cache=False).logits
+        else:
+            lengths = torch.tensor([len(row) for row in rows], device=self.device)
+            decoder, head = causal_parts(self.model)
+            logits = label_log_probs(decoder, head, self.tree, input_ids, lengths)
+        return torch.log_softmax(logits.float(), dim=-1)
+
+
+def causal_parts(model: Any) -> tuple[nn.Module, nn.Module]:
+    """The decoder stack and the output layer of a causal model; adapters stay in place, for they sit inside."""
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return getattr(plain, plain.base_model_prefix), plain.get_output_embeddings()
+
+
+def settings_for(config: Any, n_labels: int, device: torch.device, precision: Precision) -> backbone.LoadSettings:
+    """Load settings of a finished run, from its configuration."""
+    return backbone.LoadSettings(
+        objective=config.objective,
+        method=config.method,
+        n_labels=n_labels,
+        device=device,
+        precision=precision,
+        trainable=False,
+    )

