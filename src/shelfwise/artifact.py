@@ -1,21 +1,34 @@
-"""Run folders: the file names, writing that is whole or not at all, and hashes that are checked on load."""
+"""Run folders: the names of their files, and when one counts as complete."""
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import json
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from shelfwise.errors import CorruptArtifactError, RunFolderError, StorageError
+from shelfwise import storage
+from shelfwise.errors import RunFolderError
+from shelfwise.storage import (
+    FORMAT,
+    MANIFEST,
+    atomic_file,
+    atomic_folder,
+    sha256,
+    storage_errors,
+    write_json,
+    write_text,
+)
 
-FORMAT = 1
-MANIFEST = "manifest.json"
+__all__ = [
+    "FORMAT",
+    "MANIFEST",
+    "atomic_file",
+    "atomic_folder",
+    "sha256",
+    "storage_errors",
+    "write_json",
+    "write_text",
+]
+
 CONFIG = "config.yaml"
 LABELS = "labels.json"
 PROMPT = "prompt.json"
@@ -33,150 +46,28 @@ CARD = "README.md"
 UNHASHED = (CHECKPOINTS, EVALUATION)
 
 
-@contextmanager
-def storage_errors(target: Path) -> Iterator[None]:
-    """Turn the operating system's refusals while writing `target` into a StorageError that says what to do."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise  # something to be read was missing; that is not the disk's fault
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            what = "the disk is full. Free some space, or choose another place"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            what = "no permission to write there. Choose another place"
-        else:
-            what = f"writing failed ({error.strerror or error})"
-        raise StorageError(f"{target}: {what}; nothing half-written was left under this name.") from error
+def write_manifest(run: Path, facts: dict[str, object]) -> None:
+    """Write a run folder's manifest, which makes it complete. Always the last file written."""
+    storage.write_manifest(run, facts, apart=UNHASHED)
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def atomic_file(target: Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
-    """Open a file that appears under its name only when it is whole and on disk.
+def read_manifest(run: Path, *, verify: bool = True) -> dict[str, Any]:
+    """Read a run folder's manifest, and check every file it lists.
 
     Args:
-        target: the final path; its folder is made when missing.
-        mode: "w" (UTF-8 text) or "wb".
-        options: passed on to `open`, as in ``newline=""``.
+        run: the run folder.
+        verify: also compare each file's hash; without it only presence and size are checked.
 
     Raises:
-        StorageError: the disk refused; what stood under the name before is untouched.
-    """
-    if "b" not in mode:
-        options.setdefault("encoding", "utf-8")
-    staging = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    with storage_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(staging, mode, **options) as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(staging, target)
-            _sync(target.parent)
-        finally:
-            staging.unlink(missing_ok=True)
-
-
-@contextmanager
-def atomic_folder(target: Path) -> Iterator[Path]:
-    """Fill a folder that appears under its name only when it is whole and on disk; replaces what stood there.
-
-    Yields:
-        The staging folder beside `target`, to be filled.
-
-    Raises:
-        StorageError: the disk refused; what stood under the name before is untouched.
-    """
-    staging = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    retired = target.with_name(f".{target.name}.{os.getpid()}.old")
-    with storage_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir()
-        try:
-            yield staging
-            for path in sorted(staging.rglob("*")):
-                _sync(path)
-            _sync(staging)
-            if target.exists():
-                os.replace(target, retired)
-            os.replace(staging, target)
-            _sync(target.parent)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-            if not target.exists() and retired.exists():
-                os.replace(retired, target)
-            shutil.rmtree(retired, ignore_errors=True)
-
-
-def write_text(target: Path, text: str) -> None:
-    """Write a whole text file, or nothing."""
-    with atomic_file(target) as stream:
-        stream.write(text)
-
-
-def write_json(target: Path, document: object) -> None:
-    """Write a whole JSON file, or nothing. NaN is refused: it is no JSON."""
-    write_text(target, json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, 64 hex digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def write_manifest(folder: Path, facts: dict[str, object]) -> None:
-    """Write the manifest of a folder: `facts` and the hash of every other file. Always the last file written."""
-    files = {
-        path.relative_to(folder).as_posix(): {"sha256": sha256(path), "bytes": path.stat().st_size}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).parts[0] not in (*UNHASHED, MANIFEST)
-    }
-    write_json(folder / MANIFEST, {"format": FORMAT, **facts, "files": files})
-
-
-def read_manifest(folder: Path, *, verify: bool = True) -> dict[str, Any]:
-    """Read a folder's manifest, and check every file it lists.
-
-    Args:
-        folder: a run folder or a checkpoint.
-        verify: also compare each file's hash; without it only the presence and size are checked.
-
-    Raises:
-        RunFolderError: no manifest, or one of a newer format.
+        RunFolderError: not a run folder, one whose training did not end, or one of a newer format.
         CorruptArtifactError: a file is missing or changed.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
-        what = "there is no such folder" if not folder.exists() else f"there is no {MANIFEST} in it"
-        hint = f" Its training did not end; go on with --resume --out {folder}." if (folder / CHECKPOINTS).exists() else ""
-        raise RunFolderError(f"{folder}: not a run folder: {what}.{hint}")
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version, files = int(manifest["format"]), dict(manifest["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CorruptArtifactError(f"{path}: not a readable manifest ({error}).") from error
-    if version > FORMAT:
-        raise RunFolderError(f"{folder}: written by a newer Shelfwise (format {version}, this one reads {FORMAT}).")
-    for name, recorded in files.items():
-        file = folder / name
-        if not file.resolve().is_relative_to(folder.resolve()):
-            raise CorruptArtifactError(f"{path}: lists '{name}', which lies outside the folder.")
-        if not file.is_file() or file.stat().st_size != recorded["bytes"]:
-            raise CorruptArtifactError(f"{file}: missing or of another size than recorded. Copy the run folder again.")
-        if verify and sha256(file) != recorded["sha256"]:
-            raise CorruptArtifactError(f"{file}: changed since it was written. Copy the run folder again.")
-    return manifest
+    if not run.is_dir():
+        raise RunFolderError(f"{run}: there is no such run folder.")
+    if not (run / MANIFEST).is_file():
+        if (run / CONFIG).is_file():
+            raise RunFolderError(
+                f"{run}: the training of this run did not end. Go on with: shelfwise train --resume --out {run}"
+            )
+        raise RunFolderError(f"{run}: not a run folder: there is no {MANIFEST} in it.")
+    return storage.read_manifest(run, verify=verify)

@@ -70,9 +70,17 @@ class Classifier:
 
             scorer = Baseline.load(run / artifact.BASELINE)
             return cls("baseline", labels, scorer, calibrations["baseline"], config.text_columns)
-        from shelfwise.modeling.engine import Engine
+        from shelfwise.modeling.loading import Parts, load_engine
+        from shelfwise.prompts import PromptFormat
 
-        scorer = Engine.load(run, labels, device=device, precision=precision)
+        scorer = load_engine(
+            config,
+            labels,
+            PromptFormat.load(run / artifact.PROMPT),
+            Parts(run / artifact.MODEL, run / artifact.ADAPTER, run / artifact.TOKENIZER),
+            device=device,
+            precision=precision,
+        )
         name = f"{config.model} {config.method} {config.objective}"
         return cls(name, labels, scorer, calibrations["model"], config.text_columns)
 

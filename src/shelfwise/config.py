@@ -110,7 +110,7 @@ class TrainConfig(_Strict):
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     model: Any = TrainConfig
     for part in location[:-1]:
-        found = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
+        found = model.model_fields.get(str(part)) if isinstance(model, type) and issubclass(model, BaseModel) else None
         model = found.annotation if found is not None else None
     return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
 

@@ -9,7 +9,7 @@ import click
 import typer
 
 from shelfwise import __version__
-from shelfwise.cli import check, compare, demo, evaluate, models, plan, predict, split, train
+from shelfwise.cli import check, compare, demo, evaluate, models, predict, split, train
 from shelfwise.errors import ShelfwiseError
 
 app = typer.Typer(
@@ -35,7 +35,7 @@ def _root(
     """Teaches a language model a retailer's shelves: from product names to inventory types."""
 
 
-for _module in (demo, models, check, split, plan, train, evaluate, compare, predict):
+for _module in (demo, models, check, split, train, evaluate, compare, predict):
     _module.register(app)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from shelfwise.config import Columns
+    from shelfwise.pipelines.run import Hooks
 
 CatalogueArgument = Annotated[
     Path, typer.Argument(metavar="CATALOGUE", help="CSV, TSV, JSON Lines, Parquet or XLSX file of products.")
@@ -46,3 +49,41 @@ def console(*, stderr: bool = False) -> Console:
 def print_json(document: Any) -> None:
     """Print one JSON document; non-ASCII text stays as it is."""
     typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
+
+
+@contextmanager
+def training_progress() -> Iterator[Hooks]:
+    """A progress bar on standard error: rate, loss and time left, with a line for each validation."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from shelfwise.pipelines.run import Hooks
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.completed}/{task.total} steps"),
+        TextColumn("{task.fields[loss]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("training", total=None, loss="", visible=False)
+
+        def report(progress: Any) -> None:
+            values = progress.values
+            if "eval_macro_f1" in values:
+                bar.console.print(
+                    f"  step {progress.step}: validation accuracy {values['eval_accuracy']:.3f}, macro-F1 "
+                    f"{values['eval_macro_f1']:.3f}, loss {values['eval_loss']:.3f}"
+                )
+                return
+            loss = f"loss {values['loss']:.3f}" if "loss" in values else ""
+            bar.update(task, total=progress.steps, completed=progress.step, loss=loss, visible=True)
+
+        def note(line: str) -> None:
+            bar.console.print(line, markup=False)
+
+        yield Hooks(report=report, note=note)

@@ -67,9 +67,9 @@ def parameter_groups(model: nn.Module, settings: RateSettings) -> list[dict[str,
     """Group trainable parameters by learning rate and weight decay.
 
     Layer-wise learning-rate decay (Howard and Ruder 2018; Clark et al. 2020): with L layers, layer i learns at
-    ``learning_rate * layer_decay**(L - 1 - i)``, embeddings at ``learning_rate * layer_decay**L``, what stands above the
-    layers at ``learning_rate``. An adapter learns at the rate of the layer it sits in. Norms and biases (parameters of
-    one dimension) are not decayed.
+    ``learning_rate * layer_decay**(L - 1 - i)``, embeddings at ``learning_rate * layer_decay**L``, what stands above
+    the layers at ``learning_rate``. An adapter learns at the rate of the layer it sits in. Norms and biases
+    (parameters of one dimension) are not decayed.
 
     Returns:
         torch.optim parameter groups with the keys params, lr, weight_decay and name ("layer 3", "decayed or not").

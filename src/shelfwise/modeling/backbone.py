@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,10 @@ import torch
 from torch import nn
 
 from shelfwise.config import Precision
-from shelfwise.errors import CorruptArtifactError, MissingPackageError, StorageError
+from shelfwise.errors import CorruptArtifactError, InputError, MissingPackageError, StorageError
 from shelfwise.modeling.hardware import DTYPES
 from shelfwise.records import Method, Objective
 
-logger = logging.getLogger(__name__)
 # The layer that answers: never quantised, never adapted, always trained whole or kept as it is.
 HEADS: dict[Objective, str] = {"head": "score", "completion": "lm_head"}
 
@@ -85,21 +85,23 @@ def load(folder: Path, settings: LoadSettings, pad_token_id: int) -> nn.Module:
     quantised = {"quantization_config": _four_bit(settings)} if settings.method == "qlora" else {}
     try:
         config = configure(AutoConfig.from_pretrained(folder), settings, pad_token_id)
-        model = model_class(settings.objective).from_pretrained(
-            folder,
-            config=config,
-            dtype=settings.dtype,
-            device_map={"": settings.device},
-            use_safetensors=True,
-            local_files_only=True,
-            **quantised,
-        )
+        with _plain_linear_layers() if quantised else nullcontext():
+            model = model_class(settings.objective).from_pretrained(
+                folder,
+                config=config,
+                dtype=settings.dtype,
+                device_map={"": settings.device},
+                use_safetensors=True,
+                local_files_only=True,
+                **quantised,
+            )
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise StorageError(f"{folder}: could not be read ({error}).") from error
         raise CorruptArtifactError(f"{folder}: no model that transformers can load ({error}).") from error
     _settle_head(model, settings)
     if settings.method == "qlora":
+        _require_quantised(model, folder)
         differentiate_on_cpu(model)
     model.eval()
     return model  # type: ignore[no-any-return]
@@ -137,6 +139,29 @@ def _four_bit(settings: LoadSettings) -> Any:
     )
 
 
+@contextmanager
+def _plain_linear_layers() -> Iterator[None]:
+    """Build Falcon from plain linear layers, the only kind that transformers hands to bitsandbytes.
+
+    transformers 5.24 quantises a layer when ``type(module) is nn.Linear``; Falcon's own FalconLinear, the same product
+    written out, is passed over with a warning, and "QLoRA" then trains on a base that was never quantised.
+    """
+    from transformers.models.falcon import modeling_falcon
+
+    own = modeling_falcon.FalconLinear
+    modeling_falcon.FalconLinear = nn.Linear
+    try:
+        yield
+    finally:
+        modeling_falcon.FalconLinear = own
+
+
+def _require_quantised(model: nn.Module, folder: Path) -> None:
+    """Refuse a base whose layers were left as they are: it would run, in four times the memory that was planned."""
+    if not any(type(module).__name__ == "Linear4bit" for module in model.modules()):
+        raise InputError(f"{folder}: none of this architecture's layers can be quantised; use --method lora.")
+
+
 def differentiate_on_cpu(model: nn.Module) -> None:
     """Keep bitsandbytes from losing gradients on CPUs with AVX512-BF16.
 
@@ -146,7 +171,7 @@ def differentiate_on_cpu(model: nn.Module) -> None:
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            vars(module)["support_avx512bf16_for_cpu"] = False
 
 
 def enable_gradient_checkpointing(model: nn.Module) -> None:

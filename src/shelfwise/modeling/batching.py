@@ -105,9 +105,9 @@ class StepSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.epoch)
         order = torch.randperm(len(self._lengths), generator=generator)
-        for step in order.split(self._batch_size):
+        for step in torch.split(order, self._batch_size):
             by_length = step[torch.argsort(self._lengths[step], stable=True)]
-            micro = list(by_length.split(self._micro_batch_size))
+            micro = list(torch.split(by_length, self._micro_batch_size))
             # The last micro-batch of a step may be short; Trainer counts rows, so it has to stay last.
             whole = micro if len(micro[-1]) == self._micro_batch_size else micro[:-1]
             for position in torch.randperm(len(whole), generator=generator).tolist():

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from shelfwise.config import Precision
 from shelfwise.labels import Labels
-from shelfwise.modeling import backbone
 from shelfwise.modeling.batching import inference_batches, pad
 from shelfwise.modeling.encoding import Encoder
 from shelfwise.modeling.hardware import autocast
@@ -95,15 +94,3 @@ def causal_parts(model: Any) -> tuple[nn.Module, nn.Module]:
     """The decoder stack and the output layer of a causal model; adapters stay in place, for they sit inside."""
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     return getattr(plain, plain.base_model_prefix), plain.get_output_embeddings()
-
-
-def settings_for(config: Any, n_labels: int, device: torch.device, precision: Precision) -> backbone.LoadSettings:
-    """Load settings of a finished run, from its configuration."""
-    return backbone.LoadSettings(
-        objective=config.objective,
-        method=config.method,
-        n_labels=n_labels,
-        device=device,
-        precision=precision,
-        trainable=False,
-    )

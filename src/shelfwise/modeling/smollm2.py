@@ -52,7 +52,7 @@ def converted() -> Path:
     if (target / "config.json").is_file() and (target / "model.safetensors").is_file():
         return target
     if importlib.util.find_spec("gguf") is None:
-        raise MissingPackageError("smollm2-135m from its wheel needs the gguf package: pip install 'shelfwise[smollm2]'")
+        raise MissingPackageError("smollm2-135m from its wheel needs gguf: pip install 'shelfwise[smollm2]'")
     target.parent.mkdir(parents=True, exist_ok=True)
     with _gguf(target.parent) as source:
         _verify(source)

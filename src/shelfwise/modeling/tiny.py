@@ -19,7 +19,7 @@ def llama_tokenizer(texts: Sequence[str], vocabulary: int = VOCABULARY) -> Any:
 
     special = ["<unk>", "<s>", "</s>"]
     bytes_ = [f"<0x{value:02X}>" for value in range(256)]
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))  # noqa: S106
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     # LLaMA2's own has no pre-tokenizer; here it only keeps the trainer from learning whole names as tokens.
     tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
@@ -35,7 +35,10 @@ def llama_tokenizer(texts: Sequence[str], vocabulary: int = VOCABULARY) -> Any:
     )
     return prepare_tokenizer(
         PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>"  # noqa: S106
+            tokenizer_object=tokenizer,
+            unk_token="<unk>",
+            bos_token="<s>",
+            eos_token="</s>",
         )
     )
 
@@ -57,7 +60,7 @@ def falcon_tokenizer(texts: Sequence[str], vocabulary: int = VOCABULARY) -> Any:
             show_progress=False,
         ),
     )
-    return prepare_tokenizer(PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>"))  # noqa: S106
+    return prepare_tokenizer(PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>"))
 
 
 def tokenizer_for(architecture: str, texts: Sequence[str]) -> Any:

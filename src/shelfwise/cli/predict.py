@@ -1,0 +1,116 @@
+"""`shelfwise predict`."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shelfwise.cli import _shared
+
+if TYPE_CHECKING:
+    from shelfwise.pipelines.predict import PredictionSummary
+
+
+class Precision(str, enum.Enum):
+    """Choices of --precision."""
+
+    auto = "auto"
+    bf16 = "bf16"
+    fp16 = "fp16"
+    fp32 = "fp32"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("predict")(command)
+
+
+def command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="CSV, TSV, JSON Lines, Parquet or XLSX file of products.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="OUTPUT", help="File to write: .csv, .tsv, .jsonl, .parquet or .xlsx.")],
+    top_k: Annotated[int, typer.Option(min=1, help="How many types to list for each product.")] = 3,
+    product: _shared.ProductColumn = None,
+    brand: _shared.BrandColumn = None,
+    category: _shared.CategoryColumn = None,
+    sub_category: _shared.SubCategoryColumn = None,
+    baseline: Annotated[bool, typer.Option("--baseline", help="Ask the run's linear baseline instead.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    precision: Annotated[Precision, typer.Option(help="Of the model's arithmetic.")] = Precision.auto,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the output and its rejects file.")] = False,
+    as_json: _shared.JsonOption = False,
+) -> None:
+    """Classify every product of a file, however large.
+
+    The output holds the input's columns, then predicted_type, confidence, decision, top_k, path and model. Rows that
+    can't be classified go to OUTPUT's name with the ending .rejects.csv, with the reason.
+    """
+    from shelfwise.pipelines.predict import expected_rows, predict
+
+    with _progress(expected_rows(source)) as progress:
+        summary = predict(
+            run,
+            source,
+            out,
+            top_k=top_k,
+            columns=_shared.columns(product, None, brand, category, sub_category),
+            which="baseline" if baseline else "model",
+            device=device,
+            precision=precision.value,
+            force=force,
+            progress=progress,
+        )
+    if as_json:
+        _shared.print_json(summary.to_json())
+    else:
+        _print(summary)
+
+
+@contextmanager
+def _progress(rows: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error: rows done, rate, and the time left where the number of rows is known."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.completed:,} rows{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=_shared.console(stderr=True),
+        transient=True,
+        speed_estimate_period=600,  # a chunk can take a minute on a CPU; a rate needs several
+    )
+    with bar:
+        task = bar.add_task("loading", total=None, rate="")
+
+        def report(done: int) -> None:
+            speed = bar.tasks[task].speed
+            rate = f", {speed:,.0f} rows/s" if speed else ""
+            bar.update(task, description="predicting", total=rows, completed=done, rate=rate)
+
+        yield report
+
+
+def _print(summary: PredictionSummary) -> None:
+    """The summary for people; every rejected row is in the rejects file, the first ones also here."""
+    typer.echo(f"{summary.out}: {summary.rows:,} rows by {summary.model} in {summary.seconds:,.1f} s")
+    typer.echo(f"  {summary.predicted:,} predicted, {summary.scored:,} different texts scored")
+    review = summary.predicted - summary.accepted
+    typer.echo(f"  {summary.accepted:,} accepted ({summary.accepted_share:.1%}), {review:,} to review")
+    for ours, name in summary.renamed.items():
+        typer.echo(f"  the input has a column '{ours}' of its own, so ours is '{name}'")
+    if summary.rejects is not None:
+        typer.echo(f"  {summary.rejected:,} rejected, all in {summary.rejects}:")
+        for reject in summary.first_rejects:
+            typer.echo(f"    {reject.source}: {reject.reason}")
+        if summary.rejected > len(summary.first_rejects):
+            typer.echo(f"    and {summary.rejected - len(summary.first_rejects):,} more")

@@ -1,0 +1,120 @@
+"""`shelfwise train`."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shelfwise.cli import _shared
+
+if TYPE_CHECKING:
+    from shelfwise.config import TrainConfig
+
+
+class Method(str, enum.Enum):
+    """Choices of --method."""
+
+    auto = "auto"
+    full = "full"
+    lora = "lora"
+    qlora = "qlora"
+
+
+class Objective(str, enum.Enum):
+    """Choices of --objective."""
+
+    head = "head"
+    completion = "completion"
+
+
+class Strategy(str, enum.Enum):
+    """Choices of --strategy."""
+
+    grouped = "grouped"
+    random = "random"
+    brand = "brand"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("train")(command)
+
+
+def command(
+    catalogue: Annotated[Path | None, typer.Argument(metavar="[CATALOGUE]", help="File of labelled products.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder to write.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML configuration; other options override it.")] = None,
+    model: Annotated[str | None, typer.Option(help="Base model: see 'shelfwise models'; a folder; a hub id.")] = None,
+    method: Annotated[Method | None, typer.Option(help="auto chooses by the memory there is.")] = None,
+    objective: Annotated[Objective | None, typer.Option(help="A classification head, or the label as text.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the training products.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Optimiser steps; overrides --epochs.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak rate. Default: the base model's recipe.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and dropout.")] = None,
+    strategy: Annotated[Strategy | None, typer.Option(help="How the catalogue is split.")] = None,
+    split: Annotated[Path | None, typer.Option(help="A saved split.json to reuse.")] = None,
+    text_columns: Annotated[str | None, typer.Option(help="What the model reads, as in 'brand,product'.")] = None,
+    product: _shared.ProductColumn = None,
+    type_: Annotated[str | None, typer.Option("--type", help="Column of inventory types.")] = None,
+    brand: _shared.BrandColumn = None,
+    category: _shared.CategoryColumn = None,
+    sub_category: _shared.SubCategoryColumn = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out.")] = False,
+    as_json: _shared.JsonOption = False,
+) -> None:
+    """Fine-tune a base model on a catalogue, and fit the baseline beside it."""
+    if out is None:
+        raise typer.BadParameter("name the run folder to write", param_hint="--out")
+    from shelfwise.pipelines import train as pipeline
+
+    overrides: dict[str, object] = {
+        "catalogue": catalogue,
+        "model": model,
+        "method": method and method.value,
+        "objective": objective and objective.value,
+        "text_columns": text_columns,
+        "columns": {
+            "product": product,
+            "type": type_,
+            "brand": brand,
+            "category": category,
+            "sub_category": sub_category,
+        },
+        "training": {"epochs": epochs, "max_steps": max_steps, "learning_rate": learning_rate, "seed": seed},
+        "split": {"strategy": strategy and strategy.value, "file": split},
+    }
+    wanted = None if resume else _merge(config, overrides)
+    if resume and (config or any(_given(overrides))):
+        raise typer.BadParameter("a resumed run keeps its own configuration: give --out alone", param_hint="--resume")
+    with _shared.training_progress() as hooks:
+        run = pipeline.train(wanted, out, resume=resume, device=device, hooks=hooks)
+    if as_json:
+        _shared.print_json({"run": str(run.folder), **pipeline.facts(run)})
+        return
+    typer.echo(f"Run folder: {run.folder}  ({run.steps} steps in {run.seconds:.0f} s)")
+    typer.echo(f"Next: shelfwise evaluate {run.folder}")
+
+
+def _given(values: dict[str, object]) -> list[object]:
+    flat: list[object] = []
+    for value in values.values():
+        flat.extend(value.values() if isinstance(value, dict) else [value])
+    return [value for value in flat if value is not None]
+
+
+def _merge(path: Path | None, overrides: dict[str, object]) -> TrainConfig:
+    """The file's configuration with the options given on the command line in their places."""
+    from shelfwise import config as configs
+
+    base = configs.load(path).model_dump() if path else {}
+    for key, value in overrides.items():
+        if isinstance(value, dict):
+            chosen = {name: item for name, item in value.items() if item is not None}
+            base[key] = {**(base.get(key) or {}), **chosen}
+        elif value is not None:
+            base[key] = value
+    return configs.parse(base, str(path) if path else "command line")

@@ -1,0 +1,334 @@
+"""A thin subclass of transformers' Trainer: only what it lacks.
+
+Steps are random draws with rows of like length side by side, rates go layer by layer, validation scores every label, a
+loss that is no number ends the run, and checkpoints are whole and verified. Mixed precision, accumulation, clipping,
+trackers and distribution are Trainer's own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
+
+from shelfwise import metrics as measures
+from shelfwise import storage
+from shelfwise.config import Precision, TrainingConfig
+from shelfwise.errors import TrainingError
+from shelfwise.modeling import adapters, checkpoint
+from shelfwise.modeling.batching import CompletionCollator, HeadCollator, Item, Items, StepSampler
+from shelfwise.modeling.engine import Engine
+from shelfwise.prompts import IGNORE_INDEX
+
+
+@dataclass(frozen=True, slots=True)
+class TrainProgress:
+    """Where a training run stands."""
+
+    step: int
+    steps: int
+    epoch: float
+    values: dict[str, float]  # loss, grad_norm, learning_rate, or eval_loss, eval_accuracy, eval_macro_f1
+
+
+@dataclass(slots=True)
+class StopRequest:
+    """Set by a signal; the run ends after the step at hand, with a checkpoint."""
+
+    requested: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """Texts and label indices that choose the best weights."""
+
+    texts: Sequence[str]
+    targets: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything one training needs beyond the model."""
+
+    items: Sequence[Item]
+    validation: Validation
+    config: TrainingConfig  # resolved: no None or "auto" where the trainer looks
+    micro_batch_size: int
+    learning_rate: float
+    precision: Precision
+    checkpoints: Path
+    trackers: tuple[str, ...] = ()
+    stop: StopRequest = field(default_factory=StopRequest)
+    report: Callable[[TrainProgress], None] = lambda _: None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps an epoch, the last of which may be short."""
+        return math.ceil(math.ceil(len(self.items) / self.micro_batch_size) / self.accumulation)
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches an optimiser step."""
+        return max(1, self.config.batch_size // self.micro_batch_size)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in all."""
+        return self.config.max_steps or max(1, math.ceil(self.steps_per_epoch * self.config.epochs))
+
+
+def training_arguments(job: Job) -> TrainingArguments:
+    """transformers' arguments for a job."""
+    config = job.config
+    evaluates = config.evaluations_per_epoch > 0 and len(job.validation.texts) > 0
+    every = max(1, job.steps_per_epoch // max(1, config.evaluations_per_epoch))
+    return TrainingArguments(
+        output_dir=str(job.checkpoints),
+        per_device_train_batch_size=job.micro_batch_size,
+        gradient_accumulation_steps=job.accumulation,
+        learning_rate=job.learning_rate,
+        weight_decay=config.weight_decay,
+        max_steps=job.steps,
+        lr_scheduler_type="cosine",
+        warmup_steps=min(job.steps - 1, math.ceil(config.warmup_ratio * job.steps)),
+        max_grad_norm=config.max_grad_norm,
+        bf16=job.precision == "bf16",
+        fp16=job.precision == "fp16",
+        eval_strategy="steps" if evaluates else "no",
+        eval_steps=every,
+        save_strategy="steps" if evaluates else "no",
+        save_steps=every,
+        load_best_model_at_end=evaluates,
+        metric_for_best_model=config.best_metric if evaluates else None,
+        greater_is_better=config.best_metric == "macro_f1",
+        restore_callback_states_from_checkpoint=True,
+        logging_steps=max(1, job.steps // 200),
+        logging_nan_inf_filter=False,  # Trainer's default hides a NaN loss behind an average
+        report_to=list(job.trackers) or "none",
+        seed=config.seed,
+        data_seed=config.seed,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=not torch.cuda.is_available(),
+    )
+
+
+class ShelfwiseTrainer(Trainer):
+    """Trains one model for one job. `train()` and `train(resume_from_checkpoint=...)` are Trainer's own."""
+
+    def __init__(self, engine: Engine, job: Job) -> None:
+        """Args:
+        engine: the model to be trained, with its tokenizer and labels; also what scores the validation part.
+        job: data, configuration and where checkpoints go.
+        """
+        pad = engine.encoder.tokenizer.pad_token_id
+        super().__init__(
+            model=engine.model,
+            args=training_arguments(job),
+            data_collator=HeadCollator(pad) if engine.objective == "head" else CompletionCollator(pad),
+            train_dataset=Items(job.items),
+            eval_dataset=Items([]),
+            callbacks=[_Watch(self, job)],
+        )
+        self.engine = engine
+        self.job = job
+        self.control: Any
+        self.optimizer: Any
+        self.sampler = StepSampler(
+            [len(item.input_ids) for item in job.items],
+            job.accumulation * job.micro_batch_size,
+            job.micro_batch_size,
+            job.config.seed,
+        )
+        self._first_bad_step = torch.full((), -1, dtype=torch.long, device=self.args.device)
+        for callback in (PrinterCallback, ProgressCallback):
+            self.remove_callback(callback)
+        if job.config.patience is not None and self.args.load_best_model_at_end:
+            self.add_callback(EarlyStoppingCallback(job.config.patience))
+
+    # Batches
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> StepSampler:
+        return self.sampler
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor]:
+        """Micro-batches of one optimiser step, and how many targets they hold over all processes."""
+        samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        count = sum((batch["labels"] != IGNORE_INDEX).sum() for batch in samples)
+        targets = torch.as_tensor(count, device=device)
+        return samples, self.accelerator.gather(targets).sum() if self.args.world_size > 1 else targets
+
+    # The step
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW (Loshchilov and Hutter 2019) over layer-wise parameter groups."""
+        if self.optimizer is None:
+            rates = adapters.RateSettings(
+                self.job.learning_rate, self.job.config.weight_decay, self.job.config.layer_decay
+            )
+            groups = adapters.parameter_groups(model or self.model, rates)
+            if self.job.config.optimizer == "adamw_bf16":
+                self.optimizer = _stochastic_rounding_adamw(groups)
+            else:
+                fused = self.args.device.type == "cuda"
+                self.optimizer = torch.optim.AdamW(groups, fused=fused)
+        optimizer: torch.optim.Optimizer = self.optimizer
+        return optimizer
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Any:
+        """Cross-entropy in nats: summed over the micro-batch's targets, divided by the targets of the whole step."""
+        labels = inputs["labels"]
+        if self.engine.objective == "head":
+            logits = model(input_ids=inputs["input_ids"], use_cache=False).logits
+        else:
+            # Logits only where some row has a target: the vocabulary is the widest thing there is.
+            columns = (labels != IGNORE_INDEX).any(dim=0).nonzero().squeeze(1)
+            logits = model(input_ids=inputs["input_ids"], use_cache=False, logits_to_keep=columns).logits
+            logits, labels = logits.flatten(0, 1), labels[:, columns].flatten()
+        total = F.cross_entropy(
+            logits.float(), labels, reduction="sum", label_smoothing=self.job.config.label_smoothing
+        )
+        targets = num_items_in_batch if num_items_in_batch is not None else (labels != IGNORE_INDEX).sum()
+        # Gradients are averaged over processes; targets were counted over all of them.
+        loss = total * self.accelerator.num_processes / targets
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | None = None
+    ) -> Tensor:
+        """One micro-batch forward and backward; remembers the first step whose loss is no number, without a sync."""
+        # Trainer divides by the accumulation steps unless it believes the model has counted the targets itself.
+        self.model_accepts_loss_kwargs = True
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        bad = (self._first_bad_step < 0) & ~torch.isfinite(loss)
+        self._first_bad_step = torch.where(bad, self.state.global_step + 1, self._first_bad_step)
+        return loss
+
+    def check_finite(self) -> None:
+        """End a run whose loss is no longer a number.
+
+        Raises:
+            TrainingError: names the step.
+        """
+        step = int(self._first_bad_step)
+        if step >= 0:
+            raise TrainingError(
+                f"The loss was not a finite number at step {step} of {self.job.steps}. Nothing was saved after it; "
+                f"the last good checkpoint is kept. Lower --learning-rate (now {self.job.learning_rate:g}) or use "
+                "--precision fp32."
+            )
+
+    # Validation
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Score the validation part: mean negative log-likelihood of the true label in nats, accuracy, macro-F1."""
+        self.check_finite()
+        validation = self.job.validation
+        scores = measures.scores(self.engine.log_probs(list(validation.texts)), np.asarray(validation.targets))
+        values = {
+            "eval_loss": scores.mean_nll,
+            "eval_accuracy": scores.accuracy,
+            "eval_macro_f1": scores.macro_f1,
+        }
+        self.log(dict(values))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, values)
+        return values
+
+    # Checkpoints
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self.check_finite()
+        folder = checkpoint.folder_of(self.job.checkpoints, self.state.global_step)
+        best = self._best_checkpoint(folder)
+        self.state.best_model_checkpoint = str(best) if best else None
+        if not self.args.should_save:
+            return
+        for callback in [*self.callback_handler.callbacks, self.control]:
+            if isinstance(callback, ExportableState):
+                self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+        with storage.atomic_folder(folder) as staging:
+            self.model.save_pretrained(staging)
+            checkpoint.save_training_state(staging, self.optimizer, self.lr_scheduler, self.accelerator.scaler)
+            self.state.save_to_json(str(staging / "trainer_state.json"))
+            storage.write_manifest(staging, {"step": self.state.global_step})
+        checkpoint.rotate(self.job.checkpoints, self.job.config.checkpoints_kept, best)
+
+    def _best_checkpoint(self, current: Path) -> Path | None:
+        if not self.state.best_global_step:
+            return None
+        best = checkpoint.folder_of(self.job.checkpoints, self.state.best_global_step)
+        return best if best == current or best.is_dir() else None
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:  # Trainer's name for it
+        if checkpoint is not None:
+            _load_state(Path(checkpoint), self)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            _load_random(Path(checkpoint))
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        """Loaded together with the optimiser."""
+
+
+def _load_state(folder: Path, trainer: ShelfwiseTrainer) -> None:
+    checkpoint.load_training_state(folder, trainer.optimizer, trainer.lr_scheduler, trainer.accelerator.scaler)
+
+
+def _load_random(folder: Path) -> None:
+    checkpoint.load_random_state(folder)
+
+
+def _stochastic_rounding_adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """AdamW that rounds bf16 weights up or down at random, so that small updates survive in the mean."""
+    try:
+        from torchao.optim import _AdamW
+    except ImportError as error:
+        from shelfwise.errors import MissingPackageError
+
+        raise MissingPackageError("optimizer adamw_bf16 needs torchao: pip install 'shelfwise[torchao]'") from error
+    return _AdamW(groups, bf16_stochastic_round=True)  # type: ignore[no-any-return]
+
+
+class _Watch(TrainerCallback):
+    """Sets the epoch's order, reports progress, and turns a stop request into a checkpoint and an end."""
+
+    def __init__(self, trainer: ShelfwiseTrainer, job: Job) -> None:
+        self._trainer = trainer
+        self._job = job
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._trainer.sampler.set_epoch(state.global_step // self._job.steps_per_epoch)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._job.stop.requested:
+            control.should_save = True
+            control.should_training_stop = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self._trainer.check_finite()
+        values = {key: float(value) for key, value in (logs or {}).items() if isinstance(value, (int, float))}
+        self._job.report(TrainProgress(state.global_step, self._job.steps, float(state.epoch or 0), values))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._trainer.check_finite()

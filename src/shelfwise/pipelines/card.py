@@ -1,0 +1,77 @@
+"""The model card of a run folder: what it is, how it was made, how to use it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shelfwise import __version__
+
+if TYPE_CHECKING:
+    from shelfwise.pipelines.run import Prepared, TrainedRun
+
+_PLAIN_USE = {
+    "head": """```python
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+{load}
+inputs = tokenizer("Basmati Rice 5 kg ->:", return_tensors="pt")
+print(model(**inputs).logits.argmax().item())  # an index into labels.json
+```""",
+    "completion": """```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+{load}
+inputs = tokenizer("Basmati Rice 5 kg ->:", return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=16)[0]))  # free text; `shelfwise predict` scores labels
+```""",
+}
+
+
+def render(run: TrainedRun, prepared: Prepared) -> str:
+    """The card as Markdown."""
+    config = run.config
+    if config.model == "baseline":
+        made = "TF-IDF over words and characters with a linear classifier: the yardstick, and a model of its own."
+        use = ""
+    else:
+        made = (
+            f"`{config.model}` (revision `{config.revision or 'none'}`), method `{config.method}`, objective "
+            f"`{config.objective}`, {run.steps} steps of {config.training.batch_size} products in {run.seconds:.0f} s."
+        )
+        use = _plain_use(run)
+    split = prepared.splits
+    return (
+        f"""# Inventory types from product names
+
+{made}
+
+| | |
+| --- | --- |
+| inventory types | {len(prepared.labels)} |
+| products to train on | {len(prepared.train):,} |
+| products to choose by | {len(prepared.validation):,} |
+| products held out for test | {len(split.test):,} rows |
+| split | {split.strategy}, seed {split.seed} |
+| what the model reads | {", ".join(config.text_columns)} |
+| Shelfwise | {__version__} |
+
+`shelfwise evaluate` measures it on the held-out products; the report is in `evaluation/`.
+`shelfwise predict` classifies new ones. The labels and their order are in `labels.json`.
+
+{use}""".rstrip()
+        + "\n"
+    )
+
+
+def _plain_use(run: TrainedRun) -> str:
+    config = run.config
+    cls = "AutoModelForSequenceClassification" if config.objective == "head" else "AutoModelForCausalLM"
+    if config.method == "full":
+        where, load = "transformers", f'model = {cls}.from_pretrained("model")'
+    else:
+        where = "PEFT"
+        extra = ", num_labels=N" if config.objective == "head" else ""
+        load = (
+            f'from peft import PeftModel\nbase = {cls}.from_pretrained("{config.model}"{extra})\n'
+            'model = PeftModel.from_pretrained(base, "adapter")'
+        )
+    load += '\ntokenizer = AutoTokenizer.from_pretrained("tokenizer")'
+    return f"## In plain {where}\n\n" + _PLAIN_USE[config.objective].replace("{load}", load)

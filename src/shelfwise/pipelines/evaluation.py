@@ -1,0 +1,169 @@
+"""What an evaluation found: the types behind `report.json`, its pages and `compare`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from shelfwise.errors import CorruptArtifactError
+from shelfwise.metrics import Bin, Interval, Paired, Scores, TypeScores
+
+FORMAT = 1
+REPORT_JSON = "report.json"
+REPORT_HTML = "report.html"
+CONFUSION_CSV = "confusion.csv"
+CONFUSION_PNG = "confusion.png"
+PER_TYPE_CSV = "per_type.csv"
+PREDICTIONS = "predictions.parquet"
+MAX_BYTES = 64 << 20  # of report.json
+
+Kind = Literal["majority", "baseline", "model"]
+Part = Literal["test", "all labelled rows"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What became of the answers at the threshold that the run chose on validation."""
+
+    promise: float  # the precision that accepted answers were to have
+    threshold: float
+    accepted: int  # rows
+    accepted_share: float
+    precision: float  # share of the accepted that are right; 0 when none is
+    interval: Interval  # of the precision
+    verdict: Literal["kept", "broken", "nothing accepted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One classifier's line in the table."""
+
+    kind: Kind
+    name: str  # "smollm2-135m lora head", "baseline", "most frequent type"
+    scores: Scores
+    interval: Interval  # of the accuracy
+    category_accuracy: float | None  # right category, whatever the type; None without a taxonomy
+    new_name_accuracy: float | None  # on rows whose name training did not have; None where unknown or none is left
+    decisions: Decisions | None  # None for the majority
+    seconds: float | None  # of scoring all rows, without loading; None for the majority
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownType:
+    """An inventory type of the catalogue that the run was never taught."""
+
+    label: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Where the numbers come from."""
+
+    run: str  # name of the run folder
+    date: str | None
+    catalogue: str  # name of the file
+    fingerprint: str  # of its contents
+    part: Part
+    rows: int  # scored
+    unlabelled: int  # rows of the catalogue left out for having no inventory type
+    rejected: int  # rows of the catalogue that can't be used
+    unknown_types: tuple[UnknownType, ...]  # counted as wrong; most rows first
+    shared_names: int | None  # rows whose name training also had; None where the training rows are out of reach
+    n_labels: int
+    text_columns: tuple[str, ...]
+    split: str  # strategy
+    split_seed: int
+    training_seed: int
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """An evaluation's numbers; what `report.json` holds."""
+
+    format: int
+    facts: Facts
+    standings: tuple[Standing, ...]  # majority, baseline if the run has one, model if the run is not the baseline
+    against_baseline: Paired | None  # the model first; None where there are not both
+
+    @property
+    def subject(self) -> Standing:
+        """The classifier that the run is about: its model, or the baseline of a baseline run."""
+        return self.standings[-1]
+
+    def standing(self, kind: Kind) -> Standing | None:
+        """The line of this kind, if there is one."""
+        return next((standing for standing in self.standings if standing.kind == kind), None)
+
+    def to_json(self) -> dict[str, object]:
+        """What `report.json` holds."""
+        return asdict(self)
+
+    @classmethod
+    def load(cls, folder: Path) -> Evaluation:
+        """Read an evaluation folder's `report.json`.
+
+        Raises:
+            CorruptArtifactError: it can't be read as a report of this version.
+        """
+        # A report travels between people and versions, so its every field is checked as those of a config are.
+        from pydantic import TypeAdapter, ValidationError
+
+        path = folder / REPORT_JSON
+        try:
+            if path.stat().st_size > MAX_BYTES:
+                raise ValueError(f"larger than {MAX_BYTES:,} bytes")
+            evaluation = TypeAdapter(cls).validate_python(json.loads(path.read_text(encoding="utf-8")))
+            if evaluation.format != FORMAT or not evaluation.standings:
+                raise ValueError(f"not of format {FORMAT}, or without any classifier")
+        except (OSError, ValueError, ValidationError) as error:
+            reason = f"{error.error_count()} wrong fields" if isinstance(error, ValidationError) else str(error)
+            raise CorruptArtifactError(
+                f"{path}: not a readable report ({reason}). Write it again with: shelfwise evaluate"
+            ) from error
+        return evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """Rows of one type that were taken for another."""
+
+    true: str
+    predicted: str
+    count: int
+    support: int  # rows of the true type
+    examples: tuple[str, ...]  # product names
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A confusion matrix small enough to look at."""
+
+    level: Literal["category", "type"]
+    names: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]  # rows are the truth, columns the answers
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One classifier's confidence against its accuracy, for the charts."""
+
+    kind: Kind
+    name: str
+    bins: tuple[Bin, ...]  # the reliability diagram
+    coverage: tuple[tuple[float, float], ...]  # (share of rows, accuracy among them), surest rows first
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What the page shows beyond the numbers of `Evaluation`; all of it about the subject unless it says otherwise."""
+
+    types: tuple[TypeScores, ...]
+    categories: tuple[str | None, ...]  # of `types`, in their order
+    baseline_types: tuple[TypeScores, ...] | None  # the baseline's, in the same order; None where it is the subject
+    confusions: tuple[Confusion, ...]  # most frequent first
+    grid: Grid
+    curves: tuple[Curve, ...]

@@ -1,0 +1,158 @@
+"""What a prediction job decides, and refuses, before a model is loaded."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shelfwise import artifact
+from shelfwise import config as configs
+from shelfwise.classifier import Classifier
+from shelfwise.config import Columns, Role
+from shelfwise.data.catalogue import recognise
+from shelfwise.data.reader import RowStream, open_rows
+from shelfwise.data.writer import Column, format_of
+from shelfwise.errors import InputError
+
+ADDED = (
+    Column("predicted_type"),
+    Column("confidence", "share"),
+    Column("decision"),
+    Column("top_k", "ranking"),
+    Column("path", "path"),
+    Column("model"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A job that can begin."""
+
+    stream: RowStream
+    roles: Mapping[str, str]  # role to column
+    text_columns: tuple[Role, ...]  # what the model reads
+    out: Path
+    rejects: Path
+    added: tuple[str, ...]  # the names of `ADDED` in this output
+
+    @property
+    def headings(self) -> list[Column]:
+        """The columns of the output."""
+        named = (Column(name, column.kind) for name, column in zip(self.added, ADDED, strict=True))
+        return [*map(Column, self.stream.columns), *named]
+
+    @property
+    def reject_headings(self) -> list[Column]:
+        """The columns of the rejects file."""
+        return [Column(name) for name in (*free_names(("source", "reason"), self.stream.columns), *self.stream.columns)]
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """Names of `ADDED` that the input already has, to what they became."""
+        return {column.name: name for column, name in zip(ADDED, self.added, strict=True) if column.name != name}
+
+
+def make_plan(
+    run: Path, source: Path, out: Path, *, columns: Columns, force: bool, classifier: Classifier | None
+) -> Plan:
+    """Check the outputs, the input and the run, in this order.
+
+    Args:
+        run: a run folder; not read when there is a `classifier`.
+        source: the file of products.
+        out: the file to write.
+        columns: which column plays which role. A role left open goes to the column that the run was trained with, if
+            the file has it, else to one of the usual names.
+        force: files may be overwritten.
+        classifier: one that is already loaded.
+
+    Raises:
+        InputError: one of them is wrong.
+        CorruptArtifactError: the run folder lacks a file.
+    """
+    rejects = rejects_path(out)
+    _check_outputs(source, (out, rejects), force)
+    stream = open_rows(source)
+    usual, text_columns = (Columns(), classifier.text_columns) if classifier else _reading_of(run)
+    roles = recognise(stream.columns, _filled(columns, usual, stream.columns), source)
+    missing = [role for role in text_columns if role not in roles]
+    if missing:
+        raise InputError(
+            f"{source}: this run's model reads {', '.join(text_columns)}, and no column was recognised as "
+            f"{' or '.join(missing)}. Name it, as in --{missing[0].replace('_', '-')} COLUMN."
+        )
+    added = free_names([column.name for column in ADDED], stream.columns)
+    return Plan(stream, roles, text_columns, out, rejects, added)
+
+
+def rejects_path(out: Path) -> Path:
+    """Where the rows that can't be classified go: beside the output, always as CSV."""
+    return out.with_name(f"{out.stem}.rejects.csv")
+
+
+def free_names(wanted: Sequence[str], taken: Iterable[str]) -> tuple[str, ...]:
+    """The wanted column names; one that the input already has gets the first free number, as in `model_2`.
+
+    Many catalogues have a `model` or a `path`, and a prediction file may be predicted again; neither is an error.
+    """
+    present = set(taken)
+    used = present | set(wanted)
+    names = []
+    for name in wanted:
+        free = name
+        if name in present:
+            free = next(f"{name}_{number}" for number in itertools.count(2) if f"{name}_{number}" not in used)
+        used.add(free)
+        names.append(free)
+    return tuple(names)
+
+
+def expected_rows(source: Path) -> int | None:
+    """About how many data rows a file has, where that is cheap to tell: for a progress bar, not for decisions."""
+    suffix = source.suffix.lower()
+    if not source.is_file():
+        return None
+    if suffix == ".parquet":
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        try:
+            return int(parquet.read_metadata(source).num_rows)
+        except (OSError, pa.ArrowException):
+            return None  # the reader will say what is wrong with it
+    if suffix in (".csv", ".tsv", ".jsonl", ".ndjson"):
+        with source.open("rb") as stream:
+            lines = sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
+        return max(lines - (suffix in (".csv", ".tsv")), 0)
+    return None
+
+
+def _check_outputs(source: Path, outputs: Sequence[Path], force: bool) -> None:
+    format_of(outputs[0])
+    for output in outputs:
+        if output.is_dir():
+            raise InputError(f"{output}: this is a folder. Name a file in it to write to.")
+        if output.exists() and source.exists() and output.samefile(source):
+            raise InputError(f"{source}: the output would overwrite its own input. Choose another name for --out.")
+        if output.exists() and not force:
+            raise InputError(f"{output}: there already is such a file. Choose another name, or overwrite with --force.")
+    folder = next(parent for parent in outputs[0].absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        what = "no permission to write there" if folder.is_dir() else "not a folder"
+        raise InputError(f"{folder}: {what}. Choose another place for {outputs[0].name}.")
+
+
+def _reading_of(run: Path) -> tuple[Columns, tuple[Role, ...]]:
+    """The columns that a run was trained with, and what its model reads."""
+    artifact.read_manifest(run, verify=False)
+    config = configs.load(run / artifact.CONFIG)
+    return config.columns, config.text_columns
+
+
+def _filled(wanted: Columns, usual: Columns, present: Sequence[str]) -> Columns:
+    """The wanted columns; where none is named, the usual one if the file has it."""
+    known = {role: name for role, name in usual.model_dump().items() if name in present}
+    return wanted.model_copy(update={role: name for role, name in known.items() if getattr(wanted, role) is None})

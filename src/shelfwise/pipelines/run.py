@@ -1,0 +1,112 @@
+"""What the steps of a training run share: the data side, the outcome, and what a caller watches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shelfwise.data.catalogue import Catalogue, read_catalogue, require_trainable
+from shelfwise.data.split import Splits, make_splits
+
+from shelfwise import artifact
+from shelfwise import config as configs
+from shelfwise.calibration import Calibration
+from shelfwise.classifier import Scorer
+from shelfwise.config import TrainConfig
+from shelfwise.errors import InputError
+from shelfwise.labels import Labels
+from shelfwise.prompts import PromptFormat
+from shelfwise.records import Product
+
+if TYPE_CHECKING:
+    from shelfwise.modeling.trainer import TrainProgress
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The data side of a run."""
+
+    catalogue: Catalogue
+    splits: Splits
+    labels: Labels
+    train: tuple[Product, ...]
+    validation: tuple[Product, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedRun:
+    """What `train` gives back."""
+
+    folder: Path
+    config: TrainConfig  # resolved
+    steps: int
+    seconds: float  # of optimisation alone
+    best_metric: float | None  # on validation
+    peak_bytes: int | None  # of GPU memory; None on a CPU
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """How a caller watches a run; the defaults are silent."""
+
+    report: Callable[[TrainProgress], None] = lambda _: None
+    note: Callable[[str], None] = lambda _: None
+
+
+def prepare(config: TrainConfig) -> Prepared:
+    """Read the catalogue and cut it as the configuration says.
+
+    Raises:
+        CatalogueError: the file can't be used, or there is nothing to learn in it.
+    """
+    if config.catalogue is None:
+        raise InputError(
+            "There is no catalogue: name one on the command line, or as 'catalogue:' in the configuration."
+        )
+    catalogue = read_catalogue(config.catalogue, config.columns, config.text_columns, labels="required")
+    require_trainable(catalogue)
+    splits = Splits.load(config.split.file) if config.split.file else make_splits(catalogue, config.split)
+    splits.check(catalogue)
+    parts = splits.parts(catalogue)
+    if not parts.train:
+        raise InputError(f"{config.catalogue}: the split leaves no product to train on. Use a smaller --test-size.")
+    return Prepared(catalogue, splits, Labels.of(catalogue.labelled), parts.train, parts.validation)
+
+
+def begin(out: Path, config: TrainConfig, prepared: Prepared) -> None:
+    """Write what is known before training; `config.yaml` last, for it marks a run as begun."""
+    artifact.write_json(out / artifact.LABELS, prepared.labels.to_json())
+    artifact.write_json(out / artifact.PROMPT, PromptFormat().to_json())
+    artifact.write_json(out / artifact.SPLIT, prepared.splits.to_json())
+    artifact.write_text(out / artifact.CONFIG, configs.dump(config))
+
+
+def targets_of(products: Sequence[Product], labels: Labels) -> list[int]:
+    """Label index of each labelled product."""
+    return [labels.index(product.label or "", product.source) for product in products]
+
+
+def calibrate(scorer: Scorer, prepared: Prepared) -> Calibration:
+    """Fit a scorer's temperature and threshold on the validation part; neutral when there is none."""
+    import numpy as np
+
+    if not prepared.validation:
+        return Calibration()
+    log_probs = scorer.log_probs([product.text for product in prepared.validation])
+    targets = np.asarray(targets_of(prepared.validation, prepared.labels))
+    return Calibration.fit(log_probs, targets)
+
+
+def append_metrics(out: Path) -> Callable[[TrainProgress], None]:
+    """A reporter that adds each progress report to `metrics.jsonl`."""
+    path = out / artifact.METRICS
+
+    def report(progress: TrainProgress) -> None:
+        line = json.dumps({"step": progress.step, "epoch": round(progress.epoch, 4), **progress.values})
+        with artifact.storage_errors(path), path.open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+
+    return report

@@ -1,0 +1,171 @@
+"""A classifier's answers to labelled rows, and the line that they earn in the table."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shelfwise import metrics
+from shelfwise.calibration import Calibration
+from shelfwise.classifier import Classifier
+from shelfwise.labels import Labels
+from shelfwise.pipelines.evaluation import Decisions, Kind, Standing
+from shelfwise.records import Product
+
+TOP_K = 5  # answers kept of each row
+CHUNK = 4096  # texts scored together; bounds the (texts, labels) table in memory
+MAJORITY = "most frequent type"
+
+Progress = Callable[[str, int, int], None]  # classifier's name, texts done, texts in all
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """N labelled products, and what they are measured against."""
+
+    products: tuple[Product, ...]
+    labels: Labels  # C labels of the run
+    names: tuple[str, ...]  # the labels, then the types of the rows that the run doesn't know
+    targets: NDArray[np.int64]  # (N,) positions in `names`
+    new: NDArray[np.bool_] | None  # (N,) whether training had no row of this name; None where that is unknown
+
+    @classmethod
+    def of(cls, products: Sequence[Product], labels: Labels, new: NDArray[np.bool_] | None) -> Rows:
+        """Rows of labelled products."""
+        given = [product.label or "" for product in products]
+        names = (*labels.names, *sorted({label for label in given if label not in labels}))
+        position = {name: i for i, name in enumerate(names)}
+        targets = np.fromiter((position[label] for label in given), np.int64, len(given))
+        return cls(tuple(products), labels, names, targets, new)
+
+    def categories(self, positions: NDArray[np.integer]) -> list[str | None]:
+        """The category of each label position; None for a type that the run's taxonomy doesn't hold."""
+        of_label = [self.labels.taxonomy.category(name) for name in self.names]
+        return [of_label[position] for position in positions.tolist()]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What one classifier answered to all rows."""
+
+    kind: Kind
+    name: str
+    ranked: metrics.Ranked
+    calibration: Calibration | None  # None: nothing is decided by it
+    seconds: float | None
+
+    @property
+    def predictions(self) -> NDArray[np.int64]:
+        """(N,) label positions."""
+        return self.ranked.answers[:, 0]
+
+    @property
+    def confidence(self) -> NDArray[np.float32]:
+        """(N,) calibrated probabilities of the predictions."""
+        return self.ranked.probabilities[:, 0]
+
+    def correct(self, rows: Rows) -> NDArray[np.bool_]:
+        """(N,) whether the predictions are right."""
+        return self.predictions == rows.targets
+
+
+def answer(
+    classifier: Classifier,
+    kind: Kind,
+    rows: Rows,
+    progress: Progress | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Answers:
+    """Ask a classifier for all rows.
+
+    Each different text is scored once, in the order of its length, so that a language model's batches hold texts of
+    like length whatever the order of the rows.
+    """
+    texts = sorted({product.text for product in rows.products}, key=lambda text: (len(text), text))
+    of_text: dict[str, list[int]] = {}
+    for position, product in enumerate(rows.products):
+        of_text.setdefault(product.text, []).append(position)
+    order: list[int] = []
+    parts = []
+    started = clock()
+    for start in range(0, len(texts), CHUNK):
+        chunk = texts[start : start + CHUNK]
+        log_probs = classifier.calibration.log_probs(classifier.log_probs(chunk))
+        positions = [(i, position) for i, text in enumerate(chunk) for position in of_text[text]]
+        order.extend(position for _, position in positions)
+        here = rows.targets[[position for _, position in positions]]
+        parts.append(metrics.rank(log_probs[[i for i, _ in positions]], here, TOP_K))
+        if progress is not None:
+            progress(classifier.name, start + len(chunk), len(texts))
+    seconds = clock() - started
+    back = np.argsort(np.asarray(order))
+    ranked = metrics.Ranked(
+        np.concatenate([part.answers for part in parts])[back],
+        np.concatenate([part.probabilities for part in parts])[back],
+        np.concatenate([part.of_truth for part in parts])[back],
+    )
+    return Answers(kind, classifier.name, ranked, classifier.calibration, seconds)
+
+
+def majority(rows: Rows) -> Answers:
+    """The best that one fixed answer can do: each type as probable as it is frequent among these very rows."""
+    counts = np.bincount(rows.targets, minlength=len(rows.names))[: len(rows.labels)]
+    with np.errstate(divide="ignore"):
+        log_probs = np.log(counts / max(counts.sum(), 1)).astype(np.float32)
+    one = metrics.rank(log_probs[None], np.zeros(1, np.int64), TOP_K)
+    n = len(rows.targets)
+    known = rows.targets < len(log_probs)
+    of_truth = np.full(n, -np.inf, np.float32)
+    of_truth[known] = log_probs[rows.targets[known]]
+    ranked = metrics.Ranked(np.repeat(one.answers, n, axis=0), np.repeat(one.probabilities, n, axis=0), of_truth)
+    return Answers("majority", MAJORITY, ranked, None, None)
+
+
+def standing(answers: Answers, rows: Rows) -> Standing:
+    """The numbers of one classifier."""
+    correct = answers.correct(rows)
+    new = rows.new
+    return Standing(
+        kind=answers.kind,
+        name=answers.name,
+        scores=metrics.scores_of(answers.ranked, rows.targets),
+        interval=metrics.accuracy_interval(int(correct.sum()), len(correct)),
+        category_accuracy=_category_accuracy(answers, rows),
+        new_name_accuracy=float(correct[new].mean()) if new is not None and new.any() else None,
+        decisions=None if answers.calibration is None else decisions(answers, rows, answers.calibration),
+        seconds=answers.seconds,
+    )
+
+
+def _category_accuracy(answers: Answers, rows: Rows) -> float | None:
+    if not rows.labels.taxonomy:
+        return None
+    true, answered = rows.categories(rows.targets), rows.categories(answers.predictions)
+    right = answers.correct(rows)
+    return float(np.mean([bool(r) or (t is not None and t == a) for t, a, r in zip(true, answered, right, strict=True)]))
+
+
+def decisions(answers: Answers, rows: Rows, calibration: Calibration) -> Decisions:
+    """Hold the run's promise against what came of it."""
+    taken = answers.confidence >= np.float32(calibration.threshold)
+    accepted, right = int(taken.sum()), int((answers.correct(rows) & taken).sum())
+    precision = right / accepted if accepted else 0.0
+    return Decisions(
+        promise=calibration.promise,
+        threshold=calibration.threshold,
+        accepted=accepted,
+        accepted_share=accepted / len(taken),
+        precision=precision,
+        interval=metrics.accuracy_interval(right, accepted),
+        verdict="nothing accepted" if not accepted else "kept" if precision >= calibration.promise else "broken",
+    )
+
+
+def most_frequent(labels: Sequence[str]) -> list[tuple[str, int]]:
+    """Labels with their numbers of rows, most rows first; ties by name."""
+    return sorted(Counter(labels).items(), key=lambda item: (-item[1], item[0]))

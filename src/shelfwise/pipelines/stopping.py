@@ -1,0 +1,43 @@
+"""Ending a run on Ctrl-C or SIGTERM with a checkpoint that can be gone on from."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from shelfwise.errors import InterruptedRunError
+
+if TYPE_CHECKING:
+    from shelfwise.modeling.trainer import StopRequest
+
+
+@contextmanager
+def stopping_on_signals(stop: StopRequest, note: Callable[[str], None]) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end a run after the step at hand; a second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.requested:
+            raise KeyboardInterrupt
+        stop.requested = True
+        note(f"{signal.Signals(number).name}: stopping after this step; once more to stop at once")
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def interrupted(out: Path, checkpoint: Path | None) -> InterruptedRunError:
+    """The error that ends a stopped run."""
+    kept = f"Checkpoint kept: {checkpoint}." if checkpoint else "No step had ended, so no checkpoint was written."
+    return InterruptedRunError(f"Stopped. {kept} Go on with: shelfwise train --resume --out {out}")
