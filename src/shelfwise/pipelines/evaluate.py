@@ -24,12 +24,18 @@ from shelfwise.data.split import Splits
 from shelfwise.errors import InputError, RunFolderError
 from shelfwise.labels import Labels
 from shelfwise.pipelines import evaluation_files, insights, report
-from shelfwise.pipelines.evaluation import FORMAT, REPORT_JSON, Evaluation, Facts, Part, UnknownType
+from shelfwise.pipelines.evaluation import FORMAT, REPORT_HTML, REPORT_JSON, Evaluation, Facts, Part, UnknownType
 from shelfwise.pipelines.scoring import Answers, Progress, Rows, answer, majority, most_frequent, standing
-from shelfwise.records import Product
 from shelfwise.text import fold
 
-_REPORTED_PACKAGES = ("torch", "transformers", "peft", "numpy", "scikit-learn", "pyarrow")
+# Distributions by the module that shows that they were used.
+_REPORTED_PACKAGES = {
+    "torch": "torch",
+    "transformers": "transformers",
+    "peft": "peft",
+    "numpy": "numpy",
+    "scikit-learn": "sklearn",
+}
 
 
 def evaluate(
@@ -63,11 +69,10 @@ def evaluate(
     artifact.read_manifest(run, verify=False)  # Classifier.load compares the hashes
     config = configs.load(run / artifact.CONFIG)
     splits = Splits.load(run / artifact.SPLIT)
-    source = _catalogue(run, config, catalogue)
-    own = source.fingerprint == splits.fingerprint
-    folder = out or run / (artifact.EVALUATION if own or catalogue is None else f"{artifact.EVALUATION}-{catalogue.stem}")
+    source = _read(run, config, catalogue)
+    part: Part = "test" if catalogue is None or source.fingerprint == splits.fingerprint else "all labelled rows"
+    folder = out or run / (artifact.EVALUATION if part == "test" else f"{artifact.EVALUATION}-{source.path.stem}")
     _require_replaceable(folder)
-    part: Part = "test" if own or catalogue is None else "all labelled rows"
     rows = _rows(run, config, source, splits, part)
     answers = [majority(rows), *_ask(run, config, rows, device, precision, progress)]
     found = Evaluation(
@@ -80,5 +85,90 @@ def evaluate(
     with artifact.atomic_folder(folder) as staging:
         artifact.write_json(staging / REPORT_JSON, found.to_json())
         evaluation_files.write(staging, answers[1:], rows, details)
-        artifact.write_text(staging / report.REPORT_HTML, report.render(found, details))
+        artifact.write_text(staging / REPORT_HTML, report.render(found, details))
     return found
+
+
+def _read(run: Path, config: TrainConfig, catalogue: Path | None) -> Catalogue:
+    """The catalogue to evaluate on: the one named, else the run's own."""
+    path = catalogue or config.catalogue
+    if path is None:
+        raise InputError(f"{run}: its configuration names no catalogue. Name one with --catalogue.")
+    if catalogue is None and not path.is_file():
+        raise InputError(
+            f"{run}: the catalogue it was trained on is not at {path}. Name a copy of it with --catalogue."
+        )
+    return read_catalogue(path, config.columns, config.text_columns, labels="required")
+
+
+def _require_replaceable(folder: Path) -> None:
+    """Refuse to replace what is no evaluation."""
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / REPORT_JSON).is_file())):
+        raise RunFolderError(f"{folder}: exists and is no evaluation folder. Choose another --out.")
+
+
+def _rows(run: Path, config: TrainConfig, source: Catalogue, splits: Splits, part: Part) -> Rows:
+    """The products to score, and which of them have a name that training did not have."""
+    labels = Labels.load(run / artifact.LABELS)
+    if part == "test":
+        splits.check(source)
+        parts = splits.parts(source)
+        if not parts.test:
+            raise InputError(f"{run}: its split has no test part. Name labelled products with --catalogue.")
+        trained = {fold(product.name) for product in parts.train}
+        products = parts.test
+        new = np.array([fold(product.name) not in trained for product in products])
+        return Rows.of(products, labels, new)
+    return Rows.of(source.labelled, labels, None)
+
+
+def _ask(
+    run: Path,
+    config: TrainConfig,
+    rows: Rows,
+    device: str,
+    precision: Precision | Literal["auto"],
+    progress: Progress | None,
+) -> list[Answers]:
+    """The answers of the baseline, if the run has one, and of the model, unless the run is the baseline."""
+    answers = []
+    if (run / artifact.BASELINE).is_dir():
+        answers.append(answer(Classifier.load(run, which="baseline"), "baseline", rows, progress))
+    if config.model != "baseline":
+        answers.append(answer(Classifier.load(run, device=device, precision=precision), "model", rows, progress))
+    return answers
+
+
+def _against_baseline(answers: Sequence[Answers], rows: Rows) -> metrics.Paired | None:
+    correct = {each.kind: each.correct(rows) for each in answers}
+    return metrics.mcnemar(correct["model"], correct["baseline"]) if {"model", "baseline"} <= set(correct) else None
+
+
+def _facts(
+    run: Path, config: TrainConfig, source: Catalogue, splits: Splits, part: Part, rows: Rows, date: str | None
+) -> Facts:
+    unknown = [label for target in rows.targets.tolist() if (label := rows.names[target]) not in rows.labels]
+    return Facts(
+        run=run.resolve().name,
+        date=date,
+        catalogue=source.path.name,
+        fingerprint=source.fingerprint,
+        part=part,
+        rows=len(rows.products),
+        unlabelled=0 if part == "test" else len(source.products) - len(source.labelled),
+        rejected=len(source.rejects),
+        unknown_types=tuple(UnknownType(label, n) for label, n in most_frequent(unknown)),
+        shared_names=None if rows.new is None else int((~rows.new).sum()),
+        n_labels=len(rows.labels),
+        text_columns=tuple(config.text_columns),
+        split=splits.strategy,
+        split_seed=splits.seed,
+        training_seed=config.training.seed,
+        versions=_versions(),
+    )
+
+
+def _versions() -> dict[str, str]:
+    """Of Shelfwise, Python and those packages that had a part in it."""
+    loaded = {name: version(name) for name, module in _REPORTED_PACKAGES.items() if module in sys.modules}
+    return {"shelfwise": __version__, "python": platform.python_version(), **loaded}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from shelfwise.errors import CorruptArtifactError
-from shelfwise.metrics import Bin, Interval, Paired, Scores, TypeScores
+from shelfwise.metrics import Bin, Interval, Paired, Scores, TypeScores, accuracy_interval
 
 FORMAT = 1
 REPORT_JSON = "report.json"
@@ -48,6 +48,11 @@ class Standing:
     new_name_accuracy: float | None  # on rows whose name training did not have; None where unknown or none is left
     decisions: Decisions | None  # None for the majority
     seconds: float | None  # of scoring all rows, without loading; None for the majority
+
+    @property
+    def top3_interval(self) -> Interval:
+        """95% confidence interval of the top-3 accuracy."""
+        return accuracy_interval(round(self.scores.top3_accuracy * self.scores.n), self.scores.n)
 
 
 @dataclass(frozen=True, slots=True)

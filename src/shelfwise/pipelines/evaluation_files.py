@@ -91,15 +91,11 @@ def write_predictions(path: Path, answers: Sequence[Answers], rows: Rows) -> Non
 def _columns(answers: Answers, rows: Rows, prefix: str) -> dict[str, pa.Array]:
     import pyarrow as pa
 
-    if answers.calibration is None:
-        raise ValueError("Only a classifier with a calibration decides.")
     names = rows.names
     ranking = pa.list_(pa.struct([("type", pa.string()), ("confidence", pa.float32())]))
     top_k = [
         [{"type": names[label], "confidence": share} for label, share in zip(labels, shares, strict=True)]
-        for labels, shares in zip(
-            answers.ranked.answers.tolist(), answers.ranked.probabilities.tolist(), strict=True
-        )
+        for labels, shares in zip(answers.ranked.answers.tolist(), answers.ranked.probabilities.tolist(), strict=True)
     ]
     decisions = [answers.calibration.decide(share) for share in answers.confidence.tolist()]
     columns = {

@@ -48,9 +48,7 @@ def confusions(answers: Answers, rows: Rows) -> tuple[Confusion, ...]:
     """The pairs of types that are confused most often; ties by name."""
     support = np.bincount(rows.targets, minlength=len(rows.names))
     pairs: dict[tuple[int, int], list[str]] = {}
-    for product, true, answered in zip(
-        rows.products, rows.targets.tolist(), answers.predictions.tolist(), strict=True
-    ):
+    for product, true, answered in zip(rows.products, rows.targets.tolist(), answers.predictions.tolist(), strict=True):
         if true != answered:
             pairs.setdefault((true, answered), []).append(product.name)
     ranked = sorted(pairs.items(), key=lambda item: (-len(item[1]), rows.names[item[0][0]], rows.names[item[0][1]]))
@@ -75,9 +73,7 @@ def grid(answers: Answers, rows: Rows) -> Grid:
         others = sorted(set(named[1]) - set(frequent))
         return _fold("category", named[0], named[1], [*frequent, *others], SHOWN_CATEGORIES)
     wrong = rows.targets != answers.predictions
-    errors = np.bincount(
-        np.concatenate([rows.targets[wrong], answers.predictions[wrong]]), minlength=len(rows.names)
-    )
+    errors = np.bincount(np.concatenate([rows.targets[wrong], answers.predictions[wrong]]), minlength=len(rows.names))
     order = [rows.names[i] for i in np.argsort(-errors, kind="stable").tolist()]
     names = [[rows.names[i] for i in positions.tolist()] for positions in (rows.targets, answers.predictions)]
     return _fold("type", names[0], names[1], order, SHOWN_TYPES)

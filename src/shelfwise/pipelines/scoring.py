@@ -56,8 +56,8 @@ class Answers:
     kind: Kind
     name: str
     ranked: metrics.Ranked
-    calibration: Calibration | None  # None: nothing is decided by it
-    seconds: float | None
+    calibration: Calibration
+    seconds: float | None  # of scoring; None where nothing had to be scored
 
     @property
     def predictions(self) -> NDArray[np.int64]:
@@ -71,7 +71,7 @@ class Answers:
 
     def correct(self, rows: Rows) -> NDArray[np.bool_]:
         """(N,) whether the predictions are right."""
-        return self.predictions == rows.targets
+        return np.equal(self.predictions, rows.targets)
 
 
 def answer(
@@ -123,7 +123,7 @@ def majority(rows: Rows) -> Answers:
     of_truth = np.full(n, -np.inf, np.float32)
     of_truth[known] = log_probs[rows.targets[known]]
     ranked = metrics.Ranked(np.repeat(one.answers, n, axis=0), np.repeat(one.probabilities, n, axis=0), of_truth)
-    return Answers("majority", MAJORITY, ranked, None, None)
+    return Answers("majority", MAJORITY, ranked, Calibration(), None)
 
 
 def standing(answers: Answers, rows: Rows) -> Standing:
@@ -137,7 +137,7 @@ def standing(answers: Answers, rows: Rows) -> Standing:
         interval=metrics.accuracy_interval(int(correct.sum()), len(correct)),
         category_accuracy=_category_accuracy(answers, rows),
         new_name_accuracy=float(correct[new].mean()) if new is not None and new.any() else None,
-        decisions=None if answers.calibration is None else decisions(answers, rows, answers.calibration),
+        decisions=None if answers.kind == "majority" else decisions(answers, rows),
         seconds=answers.seconds,
     )
 
@@ -147,12 +147,15 @@ def _category_accuracy(answers: Answers, rows: Rows) -> float | None:
         return None
     true, answered = rows.categories(rows.targets), rows.categories(answers.predictions)
     right = answers.correct(rows)
-    return float(np.mean([bool(r) or (t is not None and t == a) for t, a, r in zip(true, answered, right, strict=True)]))
+    return float(
+        np.mean([bool(r) or (t is not None and t == a) for t, a, r in zip(true, answered, right, strict=True)])
+    )
 
 
-def decisions(answers: Answers, rows: Rows, calibration: Calibration) -> Decisions:
+def decisions(answers: Answers, rows: Rows) -> Decisions:
     """Hold the run's promise against what came of it."""
-    taken = answers.confidence >= np.float32(calibration.threshold)
+    calibration = answers.calibration
+    taken = np.fromiter(map(calibration.accepts, answers.confidence.tolist()), np.bool_, len(answers.confidence))
     accepted, right = int(taken.sum()), int((answers.correct(rows) & taken).sum())
     precision = right / accepted if accepted else 0.0
     return Decisions(

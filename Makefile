@@ -1,0 +1,42 @@
+# Two commands do everything: `make demo` and `make test`. Each installs what it needs into .venv first.
+PYTHON ?= python3
+# A CPU build where the package index offers one. With a GPU: make demo TORCH=torch (or torch with your CUDA's index).
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= demo-run
+
+.PHONY: demo test check install install-dev docs clean
+
+demo: install
+	$(BIN)/shelfwise demo --out $(OUT)
+
+test: install-dev
+	$(BIN)/python -m pytest -n 2
+
+check: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: $(VENV)/.installed
+install-dev: $(VENV)/.installed-dev
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $@
+
+# docs/cli.md and the README's tables are written by code, and tests hold them against it.
+docs: install-dev
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf $(VENV) $(OUT) build dist

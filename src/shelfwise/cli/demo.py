@@ -1,0 +1,32 @@
+"""`shelfwise demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shelfwise.cli import _shared
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("demo")(command)
+
+
+def command(
+    out: Annotated[Path, typer.Option(help="Folder to fill; must be new or empty.")] = Path("demo-run"),
+) -> None:
+    """Run the whole path on the packaged sample: offline, on a CPU, in about two minutes."""
+    from shelfwise.pipelines.demo import demo
+
+    with _shared.training_progress() as hooks:
+        result = demo(out, hooks=hooks, step=lambda line: hooks.note(f"• {line}"))
+    _shared.print_comparison(result.comparison)
+    problems = sum(finding.count for finding in result.audit.findings if finding.severity == "problem")
+    typer.echo(
+        f"\nThe audit found {problems} rows to mend ('shelfwise check' lists them). "
+        f"{result.predictions.predicted} new products are classified in {out / 'predictions.csv'}."
+    )
+    typer.echo(f"Report: {result.report}   ({result.seconds:.0f} s)")

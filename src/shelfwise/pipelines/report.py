@@ -1,0 +1,137 @@
+"""The evaluation as a page that a category manager can read: what it means first, the numbers after."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from shelfwise.metrics import Paired, TypeScores
+from shelfwise.pipelines import pages
+from shelfwise.pipelines.evaluation import Details, Evaluation, Kind, Standing
+from shelfwise.pipelines.pages import SIGNIFICANT, Line
+
+SOLID_F1 = 0.8
+_COLORS: dict[Kind, str] = {
+    "majority": "var(--c-majority)",
+    "baseline": "var(--c-baseline)",
+    "model": "var(--c-model)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the numbers say about the language model."""
+
+    tone: Literal["yes", "no", "open"]
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TypeRow:
+    """One line of the per-type table."""
+
+    scores: TypeScores
+    category: str
+    baseline_f1: float | None
+
+
+def render(evaluation: Evaluation, details: Details) -> str:
+    """The page as one HTML document."""
+    curves = {curve.kind: curve for curve in details.curves}
+    lines = [Line(s.name, _COLORS[s.kind], s, curves.get(s.kind)) for s in evaluation.standings]
+    curve_lines = [line for line in lines if line.curve]
+    types = _type_rows(details)
+    return pages.render(
+        "report.html",
+        evaluation=evaluation,
+        details=details,
+        headline=headline(evaluation),
+        verdict=verdict(evaluation),
+        lines=lines,
+        curve_lines=curve_lines,
+        floor=pages.chart_floor(curve_lines),
+        types=types,
+        has_categories=any(row.category for row in types),
+        tested_types=sum(row.scores.support > 0 for row in types),
+        untested_types=len(details.types) - len(types),
+        solid_types=sum(row.scores.f1 >= SOLID_F1 for row in types),
+        unknown_rows=sum(unknown.rows for unknown in evaluation.facts.unknown_types),
+    )
+
+
+def _type_rows(details: Details) -> list[TypeRow]:
+    """Types that occur among the truth or the answers, most products first."""
+    rows = [
+        TypeRow(scores, details.categories[i] or "", details.baseline_types[i].f1 if details.baseline_types else None)
+        for i, scores in enumerate(details.types)
+        if scores.support or scores.predicted
+    ]
+    return sorted(rows, key=lambda row: (-row.scores.support, row.scores.label))
+
+
+def headline(evaluation: Evaluation) -> str:
+    """The finding in one sentence."""
+    subject, beside = evaluation.subject, _yardstick(evaluation)
+    of_subject, of_beside = pages.of_100([subject.scores.accuracy, beside.scores.accuracy])
+    name = "the simple baseline" if beside.kind == "baseline" else "always giving the most frequent type"
+    return f"Gets {of_subject} of 100 products right; {name} {of_beside}."
+
+
+def _yardstick(evaluation: Evaluation) -> Standing:
+    """What the subject stands beside: the baseline, or the majority when there is none or it is the subject."""
+    return evaluation.standings[-2]
+
+
+def verdict(evaluation: Evaluation) -> Verdict:
+    """Whether the language model is worth it, by McNemar's test on the same rows."""
+    subject, baseline = evaluation.subject, evaluation.standing("baseline")
+    if subject.kind == "baseline":
+        return Verdict(
+            "open",
+            "Is a language model worth it here?",
+            "This run is the simple baseline itself. Train a language model on the same split to see what it adds.",
+        )
+    if baseline is None or evaluation.against_baseline is None:
+        return Verdict(
+            "open",
+            "Is the language model worth it here?",
+            "This run was trained without its baseline, so there is nothing to hold its numbers against.",
+        )
+    return compare_with_baseline(subject, baseline, evaluation.against_baseline)
+
+
+def compare_with_baseline(model: Standing, baseline: Standing, paired: Paired) -> Verdict:
+    """The verdict on a model that has a baseline beside it."""
+    more, n = paired.gains - paired.losses, model.scores.n
+    cost = _cost(model, baseline)
+    chance = pages.p_value(paired.p_value)
+    if paired.p_value >= SIGNIFICANT:
+        return Verdict(
+            "open",
+            "The language model is not shown to be worth it here.",
+            f"Of {n:,} products it gets {abs(more):,} {'more' if more >= 0 else 'fewer'} right than the baseline, "
+            f"a difference that chance explains ({chance}).{cost}",
+        )
+    if more > 0:
+        return Verdict(
+            "yes",
+            "The language model is worth it here.",
+            f"Of {n:,} products it gets {more:,} more right than the baseline, more than chance explains "
+            f"({chance}).{cost}",
+        )
+    return Verdict(
+        "no",
+        "The language model is not worth it here.",
+        f"Of {n:,} products it gets {-more:,} fewer right than the baseline, more than chance explains "
+        f"({chance}).{cost}",
+    )
+
+
+def _cost(model: Standing, baseline: Standing) -> str:
+    if not model.seconds or not baseline.seconds:
+        return ""
+    ratio = model.seconds / baseline.seconds
+    if ratio >= 1.5:
+        return f" It takes {ratio:,.1f} times as long." if ratio < 10 else f" It takes {ratio:,.0f} times as long."
+    return " It takes about as long." if ratio > 0.67 else " It is the faster of the two."
