@@ -4,8 +4,8 @@
 
 The weights are random, which is right for speed, memory and numerics and says nothing about accuracy. Each model is
 written to disk, loaded as any folder is, trained some steps on the catalogue by each method, saved, loaded again from
-its run folder, and compared with what it answered before. The tokenizers are trained on the catalogue, for the real ones
-lie on the hub; their vocabulary is chosen to give names about as many tokens as the real ones do.
+its run folder, and compared with what it answered before. The tokenizers are trained on the catalogue, for the real
+ones lie on the hub; their vocabulary is chosen to give names about as many tokens as the real ones do.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import shutil
 import statistics
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def measure(architecture: str, method: str, base: Path, options: argparse.Namesp
     loading = time.perf_counter() - began
     difference = float(np.abs(np.exp(again.log_probs(names)) - np.exp(kept["answers"])).max())
     flipped = int((again.log_probs(names).argmax(1) != kept["answers"].argmax(1)).sum())
-    steps = [b[0] - a[0] for a, b in zip(seen[1:], seen[2:], strict=False)]
+    steps = [b[0] - a[0] for a, b in pairwise(seen[1:])]
     second = statistics.median(steps)
     assert all(np.isfinite(loss) for _, loss in seen), seen
     row = {

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-import click
 import typer
 
 from shelfwise import __version__
 from shelfwise.cli import check, compare, demo, evaluate, models, predict, split, train
 from shelfwise.errors import ShelfwiseError
+
+# The base of all wrong calls: click's ClickException, of which newer typers (0.29 is one) carry their own copy.
+_CallError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 app = typer.Typer(
     name="shelfwise",
@@ -53,10 +56,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except ShelfwiseError as error:
         typer.echo(f"error: {error}", err=True)
         return error.exit_status
-    except click.ClickException as error:
+    except _CallError as error:
         error.show()
         return 2
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         typer.echo("error: interrupted. Nothing was written under a final name.", err=True)
         return 1
     except BrokenPipeError:

@@ -74,7 +74,7 @@ MODELS: dict[str, BaseModel] = {
         BaseModel(
             name="tiny-llama",
             source="built in",
-            parameters=2_000_000,
+            parameters=1_000_000,
             architecture="llama",
             learning_rates={"full": 2e-3, "lora": 5e-3, "qlora": 5e-3},
             about="LLaMA's architecture, fresh weights, tokenizer trained on the catalogue",
@@ -82,7 +82,7 @@ MODELS: dict[str, BaseModel] = {
         BaseModel(
             name="tiny-falcon",
             source="built in",
-            parameters=2_000_000,
+            parameters=1_000_000,
             architecture="falcon",
             learning_rates={"full": 2e-3, "lora": 5e-3, "qlora": 5e-3},
             about="Falcon's architecture, fresh weights, tokenizer trained on the catalogue",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MODELS = ("tiny-llama", "tiny-falcon")
 # Chosen on the sample's validation part (docs/lab-notes.md): more epochs gain nothing there.
-EPOCHS, BATCH = 16, 64
+EPOCHS, BATCH = 12, 64
 
 
 @dataclass(frozen=True, slots=True)

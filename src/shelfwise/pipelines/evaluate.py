@@ -20,13 +20,12 @@ from shelfwise import config as configs
 from shelfwise.classifier import Classifier
 from shelfwise.config import Precision, TrainConfig
 from shelfwise.data.catalogue import Catalogue, read_catalogue
-from shelfwise.data.split import Splits
+from shelfwise.data.split import Splits, repeated
 from shelfwise.errors import InputError, RunFolderError
 from shelfwise.labels import Labels
 from shelfwise.pipelines import evaluation_files, insights, report
-from shelfwise.pipelines.evaluation import FORMAT, REPORT_HTML, REPORT_JSON, Evaluation, Facts, Part, UnknownType
+from shelfwise.pipelines.evaluation import REPORT_HTML, REPORT_JSON, Evaluation, Facts, Part, UnknownType
 from shelfwise.pipelines.scoring import Answers, Progress, Rows, answer, majority, most_frequent, standing
-from shelfwise.text import fold
 
 # Distributions by the module that shows that they were used.
 _REPORTED_PACKAGES = {
@@ -76,7 +75,7 @@ def evaluate(
     rows = _rows(run, config, source, splits, part)
     answers = [majority(rows), *_ask(run, config, rows, device, precision, progress)]
     found = Evaluation(
-        format=FORMAT,
+        folder=folder,
         facts=_facts(run, config, source, splits, part, rows, date),
         standings=tuple(standing(each, rows) for each in answers),
         against_baseline=_against_baseline(answers, rows),
@@ -111,14 +110,11 @@ def _rows(run: Path, config: TrainConfig, source: Catalogue, splits: Splits, par
     """The products to score, and which of them have a name that training did not have."""
     labels = Labels.load(run / artifact.LABELS)
     if part == "test":
-        splits.check(source)
         parts = splits.parts(source)
         if not parts.test:
             raise InputError(f"{run}: its split has no test part. Name labelled products with --catalogue.")
-        trained = {fold(product.name) for product in parts.train}
-        products = parts.test
-        new = np.array([fold(product.name) not in trained for product in products])
-        return Rows.of(products, labels, new)
+        known = {product.id for product in repeated([*parts.train, *parts.validation], parts.test)}
+        return Rows.of(parts.test, labels, np.array([product.id not in known for product in parts.test]))
     return Rows.of(source.labelled, labels, None)
 
 

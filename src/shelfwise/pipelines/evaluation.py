@@ -87,9 +87,9 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """An evaluation's numbers; what `report.json` holds."""
+    """An evaluation's numbers."""
 
-    format: int
+    folder: Path  # where its files stand
     facts: Facts
     standings: tuple[Standing, ...]  # majority, baseline if the run has one, model if the run is not the baseline
     against_baseline: Paired | None  # the model first; None where there are not both
@@ -104,8 +104,13 @@ class Evaluation:
         return next((standing for standing in self.standings if standing.kind == kind), None)
 
     def to_json(self) -> dict[str, object]:
-        """What `report.json` holds."""
-        return asdict(self)
+        """What `report.json` holds: everything but the folder."""
+        return {
+            "format": FORMAT,
+            "facts": asdict(self.facts),
+            "standings": [asdict(standing) for standing in self.standings],
+            "against_baseline": None if self.against_baseline is None else asdict(self.against_baseline),
+        }
 
     @classmethod
     def load(cls, folder: Path) -> Evaluation:
@@ -121,10 +126,13 @@ class Evaluation:
         try:
             if path.stat().st_size > MAX_BYTES:
                 raise ValueError(f"larger than {MAX_BYTES:,} bytes")
-            evaluation = TypeAdapter(cls).validate_python(json.loads(path.read_text(encoding="utf-8")))
-            if evaluation.format != FORMAT or not evaluation.standings:
-                raise ValueError(f"not of format {FORMAT}, or without any classifier")
-        except (OSError, ValueError, ValidationError) as error:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored.pop("format") != FORMAT:
+                raise ValueError(f"not of format {FORMAT}")
+            evaluation = TypeAdapter(cls).validate_python({**stored, "folder": folder})
+            if len(evaluation.standings) < 2:
+                raise ValueError("no classifier in it")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = f"{error.error_count()} wrong fields" if isinstance(error, ValidationError) else str(error)
             raise CorruptArtifactError(
                 f"{path}: not a readable report ({reason}). Write it again with: shelfwise evaluate"

@@ -75,7 +75,9 @@ def headline(evaluation: Evaluation) -> str:
     subject, beside = evaluation.subject, _yardstick(evaluation)
     of_subject, of_beside = pages.of_100([subject.scores.accuracy, beside.scores.accuracy])
     name = "the simple baseline" if beside.kind == "baseline" else "always giving the most frequent type"
-    return f"Gets {of_subject} of 100 products right; {name} {of_beside}."
+    if of_subject == of_beside:
+        return f"Gets {of_subject} of 100 products right, as {name} does."
+    return f"Gets {of_subject} of 100 products right; {name}, {of_beside}."
 
 
 def _yardstick(evaluation: Evaluation) -> Standing:
@@ -101,31 +103,29 @@ def verdict(evaluation: Evaluation) -> Verdict:
     return compare_with_baseline(subject, baseline, evaluation.against_baseline)
 
 
-def compare_with_baseline(model: Standing, baseline: Standing, paired: Paired) -> Verdict:
-    """The verdict on a model that has a baseline beside it."""
-    more, n = paired.gains - paired.losses, model.scores.n
-    cost = _cost(model, baseline)
-    chance = pages.p_value(paired.p_value)
+def compare_with_baseline(
+    model: Standing, baseline: Standing, paired: Paired, name: str = "The language model"
+) -> Verdict:
+    """The verdict on a model that has a baseline beside it.
+
+    Args:
+        model: the model's line.
+        baseline: the baseline's, on the same rows.
+        paired: the test between them, the model first.
+        name: what to call the model at the start of a sentence.
+    """
+    more, n, chance = paired.gains - paired.losses, model.scores.n, pages.p_value(paired.p_value)
+    than = f"Of {n:,} products it gets {abs(more):,} {'more' if more > 0 else 'fewer'} right than the baseline"
     if paired.p_value >= SIGNIFICANT:
-        return Verdict(
-            "open",
-            "The language model is not shown to be worth it here.",
-            f"Of {n:,} products it gets {abs(more):,} {'more' if more >= 0 else 'fewer'} right than the baseline, "
-            f"a difference that chance explains ({chance}).{cost}",
-        )
+        if more:
+            found = f"{than}, a difference that chance explains ({chance})."
+        else:
+            found = f"Of {n:,} products it gets as many right as the baseline."
+        return Verdict("open", f"{name} is not shown to be worth it here.", found + _cost(model, baseline))
+    found = f"{than}, more than chance explains ({chance}).{_cost(model, baseline)}"
     if more > 0:
-        return Verdict(
-            "yes",
-            "The language model is worth it here.",
-            f"Of {n:,} products it gets {more:,} more right than the baseline, more than chance explains "
-            f"({chance}).{cost}",
-        )
-    return Verdict(
-        "no",
-        "The language model is not worth it here.",
-        f"Of {n:,} products it gets {-more:,} fewer right than the baseline, more than chance explains "
-        f"({chance}).{cost}",
-    )
+        return Verdict("yes", f"{name} is worth it here.", found)
+    return Verdict("no", f"{name} is not worth it here.", found)
 
 
 def _cost(model: Standing, baseline: Standing) -> str:

@@ -18,7 +18,7 @@ from shelfwise.pipelines.evaluation import Decisions, Kind, Standing
 from shelfwise.records import Product
 
 TOP_K = 5  # answers kept of each row
-CHUNK = 4096  # texts scored together; bounds the (texts, labels) table in memory
+CHUNK = 1024  # texts scored together; bounds the (texts, labels) table in memory, and the wait for a sign of progress
 MAJORITY = "most frequent type"
 
 Progress = Callable[[str, int, int], None]  # classifier's name, texts done, texts in all

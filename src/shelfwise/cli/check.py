@@ -1,0 +1,161 @@
+"""`shelfwise check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shelfwise.cli import _shared
+from shelfwise.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from shelfwise.config import Role
+    from shelfwise.data.audit import Audit
+    from shelfwise.data.catalogue import Catalogue
+    from shelfwise.data.findings import Finding
+
+_FIRST_REJECTS = 5
+_EXAMPLES = {"problem": 5, "warning": 3, "info": 1}  # by severity; --json prints all that the audit keeps
+_STYLES = {"problem": "bold red", "warning": "yellow", "info": "cyan"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("check")(command)
+
+
+def command(
+    catalogue: _shared.CatalogueArgument,
+    product: _shared.ProductColumn = None,
+    type_: Annotated[
+        str | None, typer.Option("--type", help="Column of inventory types. Recognised: type, inventory_type.")
+    ] = None,
+    brand: _shared.BrandColumn = None,
+    category: _shared.CategoryColumn = None,
+    sub_category: _shared.SubCategoryColumn = None,
+    text_columns: _shared.TextColumns = "product",
+    split: Annotated[Path | None, typer.Option(help="A split.json: also look for what its parts share.")] = None,
+    rejects: Annotated[Path | None, typer.Option(help="File for the rows that can't be used, as in bad.csv.")] = None,
+    as_json: _shared.JsonOption = False,
+) -> None:
+    """Tell what is wrong with a catalogue, row by row, before a model is trained on it."""
+    from shelfwise.data.audit import audit
+    from shelfwise.data.catalogue import read_catalogue
+    from shelfwise.data.split import Splits
+
+    splits = Splits.load(split) if split else None
+    if rejects:
+        _check_target(rejects, catalogue)
+    columns = _shared.columns(product, type_, brand, category, sub_category)
+    read = read_catalogue(catalogue, columns, _roles(text_columns))
+    found = audit(read, splits)
+    if rejects:
+        _write_rejects(read, rejects)
+    if as_json:
+        first = [{"source": reject.source, "reason": reject.reason} for reject in read.rejects[:_FIRST_REJECTS]]
+        written = {"count": len(read.rejects), "file": str(rejects) if rejects else None, "first": first}
+        _shared.print_json({**found.to_json(), "columns": dict(read.columns), "rejects": written})
+        return
+    _print(read, found)
+    _print_rejects(read, rejects)
+
+
+def _roles(text: str) -> tuple[Role, ...]:
+    from typing import cast, get_args
+
+    from shelfwise.config import Role
+
+    names = tuple(part.strip() for part in text.split(","))
+    known = get_args(Role)
+    for name in names:
+        if name not in known:
+            raise InputError(
+                f"--text-columns: '{name}' is none of {', '.join(known)}.{did_you_mean(name, known)} A column of "
+                "another name is given its role with --product, --brand, --category or --sub-category."
+            )
+    return cast("tuple[Role, ...]", names)
+
+
+def _check_target(target: Path, catalogue: Path) -> None:
+    from shelfwise.data.writer import format_of
+
+    format_of(target)
+    if target.is_dir():
+        raise InputError(f"{target}: this is a folder. Name a file in it for --rejects.")
+    if target.exists() and catalogue.exists() and target.samefile(catalogue):
+        raise InputError(f"{target}: the rejects would overwrite the catalogue. Choose another name for --rejects.")
+
+
+def _write_rejects(catalogue: Catalogue, target: Path) -> None:
+    from shelfwise.artifact import atomic_file
+    from shelfwise.data.catalogue import rejects_table
+    from shelfwise.data.writer import Column, open_writer
+
+    headings, rows = rejects_table(catalogue.rejects)
+    with atomic_file(target, "wb") as stream, open_writer(stream, target, [Column(name) for name in headings]) as write:
+        write(rows)
+
+
+def _print(catalogue: Catalogue, found: Audit) -> None:
+    from rich.text import Text
+
+    console = _shared.console()
+    console.print(Text(f"{found.path.name}: {found.rows:,} rows, {found.products:,} usable"))
+    facts = [
+        f"{count:,} {noun}"
+        for count, noun in (
+            (found.types, "inventory types"),
+            (found.brands, "brands"),
+            (found.categories, "categories"),
+            (found.sub_categories, "sub-categories"),
+        )
+        if count
+    ]
+    console.print(Text(f"  {', '.join(facts) or 'no types, brands or categories'}"))
+    columns = (role if role == name else f"{role} = '{name}'" for role, name in catalogue.columns.items())
+    console.print(Text(f"  columns used: {', '.join(columns)}"))
+    if found.largest_type and found.best_accuracy is not None:
+        name, rows = found.largest_type
+        console.print(Text(f"  largest type: {name}, {rows:,} rows ({rows / found.labelled:.1%})"))
+        console.print(Text(f"  best accuracy that the text alone allows: {found.best_accuracy:.1%}"))
+    else:
+        console.print(Text("  without inventory types its products can be predicted, but nothing can be trained on it"))
+    console.print()
+    console.print(_table(found.findings) if found.findings else Text("Nothing found that needs attention."))
+
+
+def _table(findings: tuple[Finding, ...]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in findings:
+        text = Text(finding.message)
+        for example in finding.examples[: _EXAMPLES[finding.severity]]:
+            line = example.source.rpartition(":")[2]
+            text.append(f"\nline {line}", style="bold").append(f"  {example.what}", style="dim")
+        table.add_row(Text(finding.severity, style=_STYLES[finding.severity]), Text(f"{finding.count:,}"), text)
+    return table
+
+
+def _print_rejects(catalogue: Catalogue, target: Path | None) -> None:
+    from rich.text import Text
+
+    console = _shared.console()
+    if catalogue.rejects:
+        console.print()
+        console.print(Text(f"{len(catalogue.rejects):,} of {catalogue.row_count:,} rows can't be used:"))
+        for reject in catalogue.rejects[:_FIRST_REJECTS]:
+            console.print(Text(f"  {reject.source}: {reject.reason}"))
+        if len(catalogue.rejects) > _FIRST_REJECTS:
+            console.print(Text(f"  and {len(catalogue.rejects) - _FIRST_REJECTS:,} more"))
+        console.print(Text(f"All of them are in {target}" if target else "Write all of them with --rejects FILE."))
+    elif target:
+        console.print(Text(f"No row was rejected; {target} holds a header alone."))

@@ -1,0 +1,117 @@
+"""`shelfwise evaluate`."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shelfwise.cli import _shared, _standings
+
+if TYPE_CHECKING:
+    from shelfwise.pipelines.evaluation import Evaluation
+
+
+class Precision(str, enum.Enum):
+    """Choices of --precision."""
+
+    auto = "auto"
+    bf16 = "bf16"
+    fp16 = "fp16"
+    fp32 = "fp32"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("evaluate")(command)
+
+
+def command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    catalogue: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Other labelled products. Default: the run's own test part.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Evaluation folder to write. Default: in the run folder.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    precision: Annotated[Precision, typer.Option(help="Of the model's arithmetic.")] = Precision.auto,
+    as_json: _shared.JsonOption = False,
+) -> None:
+    """Measure a run on products it has not seen, beside its baseline, and write a report.
+
+    The evaluation folder holds report.html, report.json, confusion.csv, confusion.png, per_type.csv and
+    predictions.parquet. A copy of the run's own catalogue is evaluated on its test part, any other on all its labelled
+    rows.
+    """
+    from shelfwise.pipelines.evaluate import evaluate
+
+    with _progress() as progress:
+        found = evaluate(
+            run,
+            catalogue,
+            out=out,
+            device=device,
+            precision=precision.value,
+            date=datetime.now(timezone.utc).date().isoformat(),
+            progress=progress,
+        )
+    if as_json:
+        _shared.print_json(found.to_json())
+    else:
+        _print(found)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on standard error: the classifier at work, products done, and the time left."""
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=30),
+        TextColumn("{task.completed:,} of {task.total:,} names{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=_shared.console(stderr=True),
+        transient=True,
+        speed_estimate_period=600,  # a chunk can take half a minute on a CPU; a rate needs several
+    )
+    tasks: dict[str, TaskID] = {}
+    with bar:
+
+        def report(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=total, rate="")
+            speed = bar.tasks[tasks[name]].speed
+            bar.update(tasks[name], completed=done, rate=f", {speed:,.0f}/s" if speed else "")
+
+        yield report
+
+
+def _print(found: Evaluation) -> None:
+    """The table, what it means, and where the rest is."""
+    from shelfwise.pipelines import report
+
+    facts = found.facts
+    what = "held-out products" if facts.part == "test" else "products"
+    typer.echo(f"{facts.rows:,} {what} of {facts.catalogue}, {facts.n_labels:,} inventory types")
+    if facts.unknown_types:
+        rows = sum(unknown.rows for unknown in facts.unknown_types)
+        first = ", ".join(f"'{unknown.label}'" for unknown in facts.unknown_types[:3])
+        typer.echo(
+            f"{rows:,} of them are of {len(facts.unknown_types):,} types that this run was never taught, such as "
+            f"{first}; they count as wrong."
+        )
+    typer.echo()
+    _shared.console().print(_standings.table([(standing.name, standing) for standing in found.standings]))
+    typer.echo()
+    verdict = report.verdict(found)
+    typer.echo(f"{verdict.title} {verdict.text}")
+    typer.echo(f"Report: {found.folder / 'report.html'}")

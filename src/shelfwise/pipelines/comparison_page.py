@@ -1,0 +1,101 @@
+"""The comparison as a page: the finding first, then the table, the tests and the way to each run's own report."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from shelfwise.metrics import Paired
+from shelfwise.pipelines import pages, report
+from shelfwise.pipelines.comparison import Comparison, Contestant
+from shelfwise.pipelines.evaluation import REPORT_HTML, Standing
+from shelfwise.pipelines.pages import SIGNIFICANT, Line
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One run's summary and the way to its report."""
+
+    line: Line
+    contestant: Contestant
+    against_baseline: Paired | None
+    link: str  # relative to the page
+
+
+def render(comparison: Comparison, folder: Path) -> str:
+    """The page as one HTML document.
+
+    Args:
+        comparison: what was found.
+        folder: where the page will stand; links to the runs' reports are relative to it.
+    """
+    lines = _lines(comparison)
+    by_title = {line.title: line for line in lines}
+    return pages.render(
+        "compare.html",
+        comparison=comparison,
+        facts=comparison.contestants[0].facts,
+        headline=headline(comparison),
+        verdict=_verdict(comparison),
+        lines=lines,
+        curve_lines=[line for line in lines if line.curve],
+        floor=pages.chart_floor(lines),
+        promise=max((d.promise for line in lines if (d := line.standing.decisions)), default=0.0),
+        cards=[
+            Card(by_title[run.title], run, _against_baseline(comparison, run), _link(run.folder, folder))
+            for run in comparison.runs
+        ],
+        significant=SIGNIFICANT,
+    )
+
+
+def _lines(comparison: Comparison) -> list[Line]:
+    majority: Standing = comparison.majority
+    lines = [Line(majority.name, "var(--c-majority)", majority, None)]
+    runs = 0
+    for each in comparison.contestants:
+        if each.standing.kind == "baseline":
+            color = "var(--c-baseline)"
+        else:
+            color, runs = f"var(--c-{runs % pages.RUN_COLORS})", runs + 1
+        lines.append(Line(each.title, color, each.standing, each.curve))
+    return lines
+
+
+def _link(evaluation: Path, folder: Path) -> str:
+    relative = os.path.relpath((evaluation / REPORT_HTML).resolve(), folder.resolve())
+    return quote(Path(relative).as_posix())
+
+
+def _against_baseline(comparison: Comparison, run: Contestant) -> Paired | None:
+    return comparison.pair(run.title, comparison.baseline.title) if comparison.baseline else None
+
+
+def headline(comparison: Comparison) -> str:
+    """The finding in one sentence, best run first."""
+    ranked = sorted(comparison.contestants, key=lambda each: -each.standing.scores.accuracy)
+    shares = dict(
+        zip(
+            [each.title for each in ranked],
+            pages.of_100(each.standing.scores.accuracy for each in ranked),
+            strict=True,
+        )
+    )
+    runs = [each for each in ranked if each.is_run]
+    others = [f"{each.title} {shares[each.title]}" for each in runs[1:]]
+    others += [f"the baseline {shares[each.title]}" for each in ranked if not each.is_run]
+    return f"{runs[0].title} gets {shares[runs[0].title]} of 100 products right, {', '.join(others)}."
+
+
+def _verdict(comparison: Comparison) -> report.Verdict | None:
+    """Whether the best language model is worth it; None where there is no such question."""
+    models = [each for each in comparison.runs if each.standing.kind == "model"]
+    if not models or comparison.baseline is None:
+        return None
+    best = max(models, key=lambda each: each.standing.scores.accuracy)
+    paired = _against_baseline(comparison, best)
+    if paired is None:
+        return None
+    return report.compare_with_baseline(best.standing, comparison.baseline.standing, paired, best.title)
