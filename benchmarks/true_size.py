@@ -53,7 +53,7 @@ def build(architecture: str, folder: Path, texts: list[str], tiny: bool) -> None
     from shelfwise.modeling import tiny as tokenizers
 
     began = time.perf_counter()
-    tokenizer = {"llama": tokenizers.llama_tokenizer, "falcon": tokenizers.falcon_tokenizer}[architecture](texts, 6000)
+    tokenizer = {"llama": tokenizers.llama_tokenizer, "falcon": tokenizers.falcon_tokenizer}[architecture](texts, 4000)
     tokenizer.save_pretrained(folder)
     config = shape(architecture, tiny)
     config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
@@ -159,7 +159,6 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="small shapes, to try the script on a CPU")
     options = parser.parse_args()
     from shelfwise.data.catalogue import read_catalogue
-
     from shelfwise.pipelines.finetune import quiet_libraries
 
     quiet_libraries()

@@ -40,7 +40,9 @@ class SplitConfig(_Strict):
     strategy: SplitStrategy = "grouped"
     seed: int = Field(42, ge=0)
     test_size: float = Field(0.2, gt=0, lt=1)
-    validation_size: float = Field(0.1, gt=0, lt=1)  # share of what is left after test
+    # Share of what is left after test. 0: all of it trains, so nothing chooses between epochs and no confidence is
+    # calibrated; for a last run of a recipe that was chosen before.
+    validation_size: float = Field(0.1, ge=0, lt=1)
     file: Path | None = None  # a saved split to reuse; the other keys are then ignored
 
 
@@ -70,7 +72,7 @@ class TrainingConfig(_Strict):
     gradient_checkpointing: bool | Literal["auto"] = "auto"
     # adamw_bf16: bf16 weights and moments with stochastic rounding (torchao), a third of adamw's memory; full only.
     optimizer: Literal["auto", "adamw", "adamw_bf16"] = "auto"
-    evaluations_per_epoch: int = Field(1, ge=1)
+    evaluations_per_epoch: int = Field(1, ge=0)  # each also saves a checkpoint; 0: only the last weights are kept
     best_metric: Literal["macro_f1", "loss"] = "macro_f1"  # on validation; chooses the weights that are kept
     patience: int | None = Field(None, ge=1)  # evaluations without a gain before stopping early; None: never
     checkpoints_kept: int = Field(2, ge=1)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from shelfwise.pipelines.comparison import Comparison
-    from shelfwise.pipelines.evaluation import Standing
+    from shelfwise.pipelines.evaluation import Decisions, Standing
 
 
 def table(standings: Iterable[tuple[str, Standing]]) -> Table:
@@ -24,21 +24,29 @@ def table(standings: Iterable[tuple[str, Standing]]) -> Table:
     from shelfwise.pipelines.pages import percent
 
     drawn = Table(box=None, pad_edge=False)
-    for heading in ("", "right", "95% interval", "top 3", "macro-F1", "weighted F1", "accepted", "of those right"):
-        drawn.add_column(heading, justify="right" if heading else "left", overflow="fold")
+    drawn.add_column("", min_width=18, overflow="fold")
+    for heading in ("right", "95% interval", "top 3", "macro-F1", "accepted: right"):
+        drawn.add_column(heading, justify="right", no_wrap=True)
     for name, standing in standings:
         scores, decisions = standing.scores, standing.decisions
         drawn.add_row(
             Text(name),  # names are data: square brackets in one are no markup
             percent(scores.accuracy),
-            f"{percent(standing.interval.low)} to {percent(standing.interval.high)}",
+            f"{100 * standing.interval.low:.1f} to {percent(standing.interval.high)}",
             percent(scores.top3_accuracy),
             f"{scores.macro_f1:.3f}",
-            f"{scores.weighted_f1:.3f}",
-            percent(decisions.accepted_share) if decisions else "",
-            percent(decisions.precision) if decisions and decisions.accepted else "",
+            _accepted(decisions) if decisions else "",
         )
     return drawn
+
+
+def _accepted(decisions: Decisions) -> str:
+    """The share that is accepted, and how much of it is right."""
+    from shelfwise.pipelines.pages import percent
+
+    if not decisions.accepted:
+        return "none"
+    return f"{percent(decisions.accepted_share, 0)}: {percent(decisions.precision)}"
 
 
 def print_comparison(found: Comparison) -> None:

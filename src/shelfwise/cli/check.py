@@ -101,31 +101,27 @@ def _write_rejects(catalogue: Catalogue, target: Path) -> None:
 
 
 def _print(catalogue: Catalogue, found: Audit) -> None:
-    from rich.text import Text
-
-    console = _shared.console()
-    console.print(Text(f"{found.path.name}: {found.rows:,} rows, {found.products:,} usable"))
-    facts = [
-        f"{count:,} {noun}"
-        for count, noun in (
-            (found.types, "inventory types"),
-            (found.brands, "brands"),
-            (found.categories, "categories"),
-            (found.sub_categories, "sub-categories"),
-        )
-        if count
-    ]
-    console.print(Text(f"  {', '.join(facts) or 'no types, brands or categories'}"))
-    columns = (role if role == name else f"{role} = '{name}'" for role, name in catalogue.columns.items())
-    console.print(Text(f"  columns used: {', '.join(columns)}"))
+    typer.echo(f"{found.path.name}: {found.rows:,} rows, {found.products:,} usable")
+    counts = (
+        (found.types, "inventory types"),
+        (found.brands, "brands"),
+        (found.categories, "categories"),
+        (found.sub_categories, "sub-categories"),
+    )
+    typer.echo("  " + (", ".join(f"{count:,} {noun}" for count, noun in counts if count) or "no types, no brands"))
+    columns = (f"{role} from '{name}'" if role != name else role for role, name in catalogue.columns.items())
+    typer.echo(f"  columns used: {', '.join(columns)}")
     if found.largest_type and found.best_accuracy is not None:
         name, rows = found.largest_type
-        console.print(Text(f"  largest type: {name}, {rows:,} rows ({rows / found.labelled:.1%})"))
-        console.print(Text(f"  best accuracy that the text alone allows: {found.best_accuracy:.1%}"))
+        typer.echo(f"  largest type: {name}, {rows:,} rows ({rows / found.labelled:.1%})")
+        typer.echo(f"  best accuracy that the text alone allows: {found.best_accuracy:.1%}")
     else:
-        console.print(Text("  without inventory types its products can be predicted, but nothing can be trained on it"))
-    console.print()
-    console.print(_table(found.findings) if found.findings else Text("Nothing found that needs attention."))
+        typer.echo("  no inventory types: its products can be predicted, but nothing can be trained on it")
+    typer.echo("")
+    if found.findings:
+        _shared.console().print(_table(found.findings))
+    else:
+        typer.echo("Nothing found that needs attention.")
 
 
 def _table(findings: tuple[Finding, ...]) -> Table:
@@ -146,16 +142,13 @@ def _table(findings: tuple[Finding, ...]) -> Table:
 
 
 def _print_rejects(catalogue: Catalogue, target: Path | None) -> None:
-    from rich.text import Text
-
-    console = _shared.console()
-    if catalogue.rejects:
-        console.print()
-        console.print(Text(f"{len(catalogue.rejects):,} of {catalogue.row_count:,} rows can't be used:"))
+    rejected = len(catalogue.rejects)
+    if rejected:
+        typer.echo(f"\n{rejected:,} of {catalogue.row_count:,} rows can't be used:")
         for reject in catalogue.rejects[:_FIRST_REJECTS]:
-            console.print(Text(f"  {reject.source}: {reject.reason}"))
-        if len(catalogue.rejects) > _FIRST_REJECTS:
-            console.print(Text(f"  and {len(catalogue.rejects) - _FIRST_REJECTS:,} more"))
-        console.print(Text(f"All of them are in {target}" if target else "Write all of them with --rejects FILE."))
+            typer.echo(f"  {reject.source}: {reject.reason}")
+        if rejected > _FIRST_REJECTS:
+            typer.echo(f"  and {rejected - _FIRST_REJECTS:,} more")
+        typer.echo(f"All of them are in {target}" if target else "Write all of them to a file with --rejects FILE.")
     elif target:
-        console.print(Text(f"No row was rejected; {target} holds a header alone."))
+        typer.echo(f"\nNo row was rejected; {target} holds a header alone.")

@@ -58,7 +58,7 @@ def command(
 
     for name, size in (("--test-size", test_size), ("--validation-size", validation_size)):
         if not 0 < size < 1:
-            raise typer.BadParameter(f"a share between 0 and 1, not {size:g}", param_hint=name)
+            raise InputError(f"{name} is a share between 0 and 1, not {size:g}.")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: this is a file. Name a folder for --out.")
     config = SplitConfig(strategy=strategy.value, seed=seed, test_size=test_size, validation_size=validation_size)
@@ -103,13 +103,10 @@ def _kept(path: Path, catalogue: Catalogue, config: SplitConfig) -> Splits:
 
 def _print(path: Path, catalogue: Catalogue, splits: Splits, *, reused: bool) -> None:
     from rich.table import Table
-    from rich.text import Text
 
-    console = _shared.console()
-    state = "reused, nothing was drawn anew" if reused else "written"
-    console.print(Text(f"{path}: {state}"))
-    console.print(Text(f"  {catalogue.path.name}, {splits.describe()}"))
-    table = Table(box=None, pad_edge=False, padding=(0, 2))
+    typer.echo(f"{path}: {'reused as it stands; nothing was drawn anew' if reused else 'written'}")
+    typer.echo(f"  {catalogue.path.name}, {splits.describe()}\n")
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
     table.add_column("part")
     for heading in ("rows", "share", "usable", "types"):
         table.add_column(heading, justify="right")
@@ -118,7 +115,8 @@ def _print(path: Path, catalogue: Catalogue, splits: Splits, *, reused: bool) ->
         types = len({product.label for product in products})
         share = f"{len(rows) / catalogue.row_count:.1%}"
         table.add_row(name, f"{len(rows):,}", share, f"{len(products):,}", f"{types:,}")
-    console.print(table)
+    _shared.console().print(table)
+    typer.echo("")
     for note in splits.notes:
-        console.print(Text(f"- {note}"))
-    console.print(Text(f"Next: shelfwise train {catalogue.path} --split {path} --model MODEL --out RUN"))
+        typer.echo(f"- {note}")
+    typer.echo(f"Next: shelfwise train {catalogue.path} --split {path} --model MODEL --out RUN")

@@ -46,7 +46,7 @@ def row_of(number: int, source: str, cells: Sequence[str], columns: Sequence[str
     """
     width = len(columns)
     if len(cells) < width or any(cell.strip() for cell in cells[width:]):
-        reason = f"{len(cells)} cells where the header has {width}"
+        reason = f"{len(cells)} {'cell' if len(cells) == 1 else 'cells'} where the header has {width}"
         if len(cells) > width:
             reason += "; too many: " + ", ".join(f"'{shown(cell)}'" for cell in cells[width : width + 3])
         if lines > 1:

@@ -63,7 +63,11 @@ def _random(catalogue: Catalogue, config: SplitConfig) -> tuple[Rows, Rows, Rows
         raise InputError(f"A seed of strategy 'random' is at most {_MAX_SEED:,}, not {config.seed:,}.")
     try:
         rest, test = train_test_split(range(catalogue.row_count), test_size=config.test_size, random_state=config.seed)
-        train, validation = train_test_split(rest, test_size=config.validation_size, random_state=config.seed)
+        train, validation = (
+            train_test_split(rest, test_size=config.validation_size, random_state=config.seed)
+            if config.validation_size
+            else (rest, [])
+        )
     except ValueError as error:
         raise CatalogueError(
             f"{catalogue.path}: {catalogue.row_count:,} rows are too few to hold out {config.test_size:g} of them for "

@@ -164,16 +164,16 @@ def _notes(catalogue: Catalogue, parts: Parts, strategy: SplitStrategy) -> Itera
     if strategy != "random" and single:
         yield f"Types with a single row stay in train: {single}."
     if untested := len(rows.keys() - test):
-        yield f"Types without a row in test, which no score will speak of: {untested} of {len(rows)}."
+        yield f"Types without a row in test, so without a score: {untested} of {len(rows)}."
     if untaught := len((test | validation) - train):
-        yield f"Types in test or validation that train does not hold, so that none can be right: {untaught}."
+        yield f"Types in test or validation but not in train, which no model can get right: {untaught}."
     if again := len(repeated([*parts.train, *parts.validation], parts.test)):
         share = f"{again:,} of {len(parts.test):,} ({again / len(parts.test):.1%})"
         yield f"Products of test whose name train or validation holds too: {share}."
     if parts.left_out:
         rejected = len(catalogue.rejects)
         yield (
-            f"Rows that are in no part when it is used: {rejected:,} rejected, "
+            f"Rows left out when the split is used: {rejected:,} rejected, "
             f"{parts.left_out - rejected:,} without an inventory type."
         )
     for name, products in zip(PARTS, parts[:3], strict=True):

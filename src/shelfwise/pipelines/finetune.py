@@ -225,7 +225,7 @@ def _optimise(engine: Engine, job: Job, config: TrainConfig, out: Path, resume: 
     trainer.accelerator.free_memory()
     trainer.optimizer = None
     peak = torch.cuda.max_memory_allocated(engine.device) if engine.device.type == "cuda" else None
-    return TrainedRun(out, config, trainer.state.global_step, seconds, trainer.state.best_metric, peak)
+    return TrainedRun(out, config, trainer.state.global_step, seconds, trainer.state.best_metric, peak, len(job.items))
 
 
 def _save(engine: Engine, config: TrainConfig, out: Path) -> None:

@@ -46,6 +46,7 @@ class TrainedRun:
     seconds: float  # of optimisation alone
     best_metric: float | None  # on validation
     peak_bytes: int | None  # of GPU memory; None on a CPU
+    train_rows: int = 0  # products trained on
 
 
 @dataclass(frozen=True, slots=True)

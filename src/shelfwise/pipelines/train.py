@@ -46,7 +46,7 @@ def train(
     )
     if config.model == "baseline":
         begin(out, config, prepared)
-        run = TrainedRun(out, config, 0, 0.0, None, None)
+        run = TrainedRun(out, config, 0, 0.0, None, None, len(prepared.train))
         model_calibration = None
     else:
         from shelfwise.pipelines.finetune import finetune
@@ -72,6 +72,7 @@ def facts(run: TrainedRun) -> dict[str, object]:
         "method": run.config.method,
         "objective": run.config.objective,
         "steps": run.steps,
+        "train_rows": run.train_rows,
         "train_seconds": round(run.seconds, 2),
         "peak_gib": None if run.peak_bytes is None else round(run.peak_bytes / 2**30, 2),
         "validation": run.best_metric,

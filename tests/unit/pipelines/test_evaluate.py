@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyarrow import parquet
+from sklearn.metrics import confusion_matrix, f1_score
+from support.evaluations import answering, lay_out, rows, write_catalogue
+
+from shelfwise.cli import run as shelfwise
+from shelfwise.errors import CatalogueError, CorruptArtifactError, InputError, RunFolderError, StorageError
+from shelfwise.metrics import mcnemar
+from shelfwise.pipelines import report
+from shelfwise.pipelines.evaluate import evaluate
+from shelfwise.pipelines.evaluation import Evaluation
+
+FILES = ["confusion.csv", "confusion.png", "per_type.csv", "predictions.parquet", "report.html", "report.json"]
+
+
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_catalogue(tmp_path_factory.mktemp("data") / "products.csv")
+
+
+@pytest.fixture(scope="module")
+def model_run(catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Evaluation]:
+    run = lay_out(tmp_path_factory.mktemp("runs") / "tiny", catalogue, model="tiny-llama")
+    with answering():
+        return run, evaluate(run, date="2025-11-24")
+
+
+@pytest.fixture
+def baseline_run(catalogue: Path, tmp_path: Path) -> Path:
+    return lay_out(tmp_path / "run", catalogue)
+
+
+def table(path: Path) -> dict[str, list[object]]:
+    return parquet.read_table(path).to_pydict()
+
+
+def test_an_evaluation_folder_holds_every_file(model_run: tuple[Path, Evaluation]) -> None:
+    run, found = model_run
+    assert found.folder == run / "evaluation"
+    assert sorted(path.name for path in found.folder.iterdir()) == FILES
+    assert (found.folder / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_numbers_are_those_of_the_predictions(model_run: tuple[Path, Evaluation]) -> None:
+    _, found = model_run
+    answers = table(found.folder / "predictions.parquet")
+    truth = answers["true_type"]
+    assert found.facts.rows == len(truth) == 44
+    assert [standing.kind for standing in found.standings] == ["majority", "baseline", "model"]
+    for kind, prefix in (("model", ""), ("baseline", "baseline_")):
+        standing = found.standing(kind)
+        assert standing is not None
+        predicted = answers[f"{prefix}predicted_type"]
+        right = np.array([a == b for a, b in zip(truth, predicted, strict=True)])
+        assert answers[f"{prefix}correct"] == right.tolist()
+        assert standing.scores.accuracy == pytest.approx(right.mean())
+        expected = f1_score(truth, predicted, average="macro", zero_division=0)
+        assert standing.scores.macro_f1 == pytest.approx(expected)
+        taken = np.array(answers[f"{prefix}decision"]) == "accept"
+        assert standing.decisions is not None
+        assert standing.decisions.accepted == taken.sum() > 0
+        assert standing.decisions.precision == pytest.approx(right[taken].mean())
+        assert (standing.decisions.verdict == "kept") == (standing.decisions.precision >= 0.9)
+        ranked = [[entry["type"] for entry in top] for top in answers[f"{prefix}top_k"]]
+        assert [top[0] for top in ranked] == predicted
+        in_top3 = np.mean([t in top[:3] for t, top in zip(truth, ranked, strict=True)])
+        assert standing.scores.top3_accuracy == pytest.approx(in_top3)
+    assert 0.3 < found.subject.scores.accuracy < 1
+
+
+def test_the_model_is_tested_against_the_baseline_on_the_same_rows(model_run: tuple[Path, Evaluation]) -> None:
+    _, found = model_run
+    answers = table(found.folder / "predictions.parquet")
+    expected = mcnemar(np.array(answers["correct"]), np.array(answers["baseline_correct"]))
+    assert found.against_baseline == expected
+    assert expected.losses > 0
+
+
+def test_the_majority_is_the_best_fixed_answer(model_run: tuple[Path, Evaluation]) -> None:
+    _, found = model_run
+    truth = table(found.folder / "predictions.parquet")["true_type"]
+    most = max(truth.count(label) for label in set(truth))
+    assert found.standings[0].scores.accuracy == pytest.approx(most / len(truth))
+    assert found.standings[0].decisions is None
+
+
+def test_every_row_of_the_test_part_is_there_with_its_source(model_run: tuple[Path, Evaluation]) -> None:
+    run, found = model_run
+    answers = table(found.folder / "predictions.parquet")
+    assert answers["id"] == json.loads((run / "split.json").read_text())["parts"]["test"]["ids"]
+    products = rows()
+    for row, source, text, label in zip(*(answers[k] for k in ("id", "source", "text", "true_type")), strict=True):
+        assert (text, label) == (products[row][0], products[row][4])
+        assert source.endswith(f"products.csv:{row + 2}")
+
+
+def test_the_confusion_matrix_is_whole_and_named(model_run: tuple[Path, Evaluation]) -> None:
+    _, found = model_run
+    answers = table(found.folder / "predictions.parquet")
+    with (found.folder / "confusion.csv").open(newline="") as stream:
+        head, *lines = csv.reader(stream)
+    assert head[1:] == [line[0] for line in lines] == ["Green Tea", "Rice", "Rice, Ready", "Soap & Bars"]
+    expected = confusion_matrix(answers["true_type"], answers["predicted_type"], labels=head[1:])
+    assert [list(map(int, line[1:])) for line in lines] == expected.tolist()
+
+
+def test_the_per_type_table_has_the_baseline_beside_the_model(model_run: tuple[Path, Evaluation]) -> None:
+    _, found = model_run
+    with (found.folder / "per_type.csv").open(newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    assert sum(int(line["support"]) for line in lines) == found.facts.rows
+    assert {line["type"]: line["category"] for line in lines}["Rice, Ready"] == "Food"
+    mean = np.mean([float(line["baseline_f1"]) for line in lines])
+    baseline = found.standing("baseline")
+    assert baseline is not None
+    assert mean == pytest.approx(baseline.scores.macro_f1, abs=1e-3)
+
+
+def test_a_report_comes_back_as_it_was(model_run: tuple[Path, Evaluation]) -> None:
+    _, found = model_run
+    assert Evaluation.load(found.folder) == found
+    stored = json.loads((found.folder / "report.json").read_text())
+    assert stored["facts"]["date"] == "2025-11-24"
+    assert {"shelfwise", "python", "numpy", "scikit-learn"} <= stored["facts"]["versions"].keys()
+    assert stored["facts"]["split"] == "random"
+
+
+@pytest.mark.parametrize("change", [{"format": 9}, {"standings": []}, {"facts": {}}, {"against_baseline": 3}])
+def test_a_report_that_was_tampered_with_is_not_read(
+    model_run: tuple[Path, Evaluation], tmp_path: Path, change: dict[str, object]
+) -> None:
+    stored = json.loads((model_run[1].folder / "report.json").read_text())
+    (tmp_path / "report.json").write_text(json.dumps(stored | change))
+    with pytest.raises(CorruptArtifactError, match="not a readable report"):
+        Evaluation.load(tmp_path)
+
+
+def test_a_run_of_the_baseline_alone_stands_beside_the_majority(baseline_run: Path) -> None:
+    found = evaluate(baseline_run)
+    assert [standing.kind for standing in found.standings] == ["majority", "baseline"]
+    assert found.subject.scores.accuracy > 0.9 > found.standings[0].scores.accuracy
+    assert found.against_baseline is None
+    assert "baseline_correct" not in table(found.folder / "predictions.parquet")
+
+
+def test_a_run_without_a_baseline_is_measured_too(catalogue: Path, tmp_path: Path) -> None:
+    run = lay_out(tmp_path / "run", catalogue, model="tiny-llama", baseline=False)
+    with answering():
+        found = evaluate(run)
+    assert [standing.kind for standing in found.standings] == ["majority", "model"]
+    assert found.against_baseline is None
+
+
+def test_types_that_the_run_was_never_taught_are_told_and_count_as_wrong(baseline_run: Path, tmp_path: Path) -> None:
+    known = [("Zephyr Neem Soap", "Beauty", "Bath", "Zephyr", "Soap & Bars")]
+    unknown = [(f"Zephyr Kettle {i}", "Kitchen", "Tools", "Zephyr", "=Kettles") for i in range(3)]
+    other = write_catalogue(tmp_path / "other.csv", [*known, *unknown, ("Nothing known", "", "", "", "")])
+    found = evaluate(baseline_run, other)
+    assert found.folder == baseline_run / "evaluation-other"
+    assert found.facts.part == "all labelled rows"
+    assert (found.facts.rows, found.facts.unlabelled) == (4, 1)
+    assert [(u.label, u.rows) for u in found.facts.unknown_types] == [("=Kettles", 3)]
+    assert found.subject.scores.accuracy == 0.25
+    assert found.standings[0].scores.accuracy == 0.25  # the run has no type for the other three
+    assert found.facts.shared_names is None
+    with (found.folder / "confusion.csv").open(newline="") as stream:
+        assert next(csv.reader(stream))[-1] == "'=Kettles"  # no formula for a spreadsheet to run
+
+
+def test_a_copy_of_the_runs_own_catalogue_gives_its_test_part_and_not_its_training_rows(
+    baseline_run: Path, catalogue: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copy(catalogue, tmp_path / "moved.csv")
+    found = evaluate(baseline_run, copy)
+    assert (found.facts.part, found.facts.rows) == ("test", 44)
+    assert found.folder == baseline_run / "evaluation"
+
+
+def test_rows_whose_name_training_had_are_counted_and_the_others_scored_apart(tmp_path: Path) -> None:
+    doubled = write_catalogue(tmp_path / "doubled.csv", [row for row in rows()[:60] + rows()[-60:] for _ in range(2)])
+    found = evaluate(lay_out(tmp_path / "run", doubled))
+    assert found.facts.shared_names is not None
+    assert 0 < found.facts.shared_names <= found.facts.rows
+    assert found.subject.new_name_accuracy is None or 0 <= found.subject.new_name_accuracy <= 1
+
+
+def test_identical_texts_are_answered_once_and_alike(tmp_path: Path) -> None:
+    doubled = write_catalogue(tmp_path / "doubled.csv", [row for row in rows() for _ in range(2)])
+    run = lay_out(tmp_path / "run", doubled)
+    told: list[tuple[int, int]] = []
+    found = evaluate(run, progress=lambda name, done, total: told.append((done, total)))
+    answers = table(found.folder / "predictions.parquet")
+    assert told[-1] == (len(set(answers["text"])),) * 2
+    by_text: dict[object, set[object]] = {}
+    for text, predicted in zip(answers["text"], answers["predicted_type"], strict=True):
+        by_text.setdefault(text, set()).add(predicted)
+    assert len(by_text) < len(answers["text"])
+    assert all(len(predicted) == 1 for predicted in by_text.values())
+
+
+def test_an_evaluation_can_be_repeated(baseline_run: Path) -> None:
+    first, second = evaluate(baseline_run), evaluate(baseline_run)
+    assert first.subject.scores == second.subject.scores
+    assert [path.name for path in baseline_run.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_folder_that_is_no_evaluation_is_left_alone(baseline_run: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("years of work")
+    for out in (precious, baseline_run, precious / "thesis.txt"):
+        with pytest.raises(RunFolderError, match="is no evaluation folder"):
+            evaluate(baseline_run, out=out)
+    assert (precious / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_full_disk_leaves_the_earlier_evaluation(baseline_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate(baseline_run)
+    before = (baseline_run / "evaluation" / "report.html").read_bytes()
+
+    def full(*_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(report, "render", full)
+    with pytest.raises(StorageError, match="disk is full"):
+        evaluate(baseline_run)
+    assert (baseline_run / "evaluation" / "report.html").read_bytes() == before
+    assert not list(baseline_run.glob(".evaluation*"))
+
+
+def test_a_catalogue_that_is_gone_or_changed_is_no_traceback(tmp_path: Path) -> None:
+    path = write_catalogue(tmp_path / "products.csv")
+    run = lay_out(tmp_path / "run", path)
+    write_catalogue(path, rows()[:-1])
+    with pytest.raises(CatalogueError, match="another catalogue"):
+        evaluate(run)
+    path.unlink()
+    with pytest.raises(InputError, match="Name a copy of it with --catalogue"):
+        evaluate(run)
+
+
+def test_a_damaged_run_is_told(baseline_run: Path) -> None:
+    (baseline_run / "calibration.json").write_text("{}")
+    with pytest.raises(CorruptArtifactError, match=r"calibration\.json"):
+        evaluate(baseline_run)
+
+
+def test_the_command_prints_the_table_and_where_the_report_is(
+    baseline_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert shelfwise(["evaluate", str(baseline_run)]) == 0
+    told = capsys.readouterr().out
+    assert "44 held-out products of products.csv, 4 inventory types" in told
+    assert "most frequent type" in told
+    assert told.rstrip().endswith("report.html")
+
+
+def test_the_command_prints_json_for_machines(baseline_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shelfwise(["evaluate", str(baseline_run), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == json.loads((baseline_run / "evaluation" / "report.json").read_text())
+
+
+def test_a_folder_that_is_no_run_ends_the_command_with_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert shelfwise(["evaluate", str(tmp_path)]) == 2
+    assert "not a run folder" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.bigbasket
+def test_the_baseline_reaches_its_known_accuracy_on_a_tenth_of_the_real_catalogue(
+    bigbasket: Path, tmp_path: Path
+) -> None:
+    lines = bigbasket.read_bytes().split(b"\r\n")
+    (tmp_path / "tenth.csv").write_bytes(b"\r\n".join([lines[0], *lines[1:-1:10]]))
+    found = evaluate(lay_out(tmp_path / "run", tmp_path / "tenth.csv"))
+    assert found.facts.rows == 552
+    assert found.subject.scores.accuracy > 0.5
+    assert found.standings[0].scores.accuracy < 0.1
