@@ -11,9 +11,11 @@ ones lie on the hub; their vocabulary is chosen to give names about as many toke
 from __future__ import annotations
 
 import argparse
+import gc
 import shutil
 import statistics
 import time
+import traceback
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,7 @@ def measure(architecture: str, method: str, base: Path, options: argparse.Namesp
     finally:
         finetune._save, finetune.settle = plain_save, plain_settle
     whole = time.perf_counter() - began
+    gc.collect()  # the trainer and its callbacks hold one another
     torch.cuda.empty_cache()
     began = time.perf_counter()
     again = Classifier.load(run)
@@ -169,7 +172,14 @@ def main() -> None:
         shutil.rmtree(base, ignore_errors=True)
         build(architecture, base, texts, options.tiny)
         for method in options.methods:
-            rows.append(measure(architecture, method, base, options))
+            try:
+                rows.append(measure(architecture, method, base, options))
+            except Exception as error:  # one that fails is recorded, and the others still run
+                traceback.print_exc()
+                rows.append(
+                    {"model": architecture, "method": method, "error": f"{type(error).__name__}: {error}"[:500]}
+                )
+            gc.collect()
             _bench.say(rows[-1])
             _bench.write("true_size", rows, options.out)
         shutil.rmtree(base)

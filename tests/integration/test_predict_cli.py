@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -142,9 +143,20 @@ def test_a_wrong_call_is_one_message_with_status_2_and_writes_nothing(
     assert {path.name: path.is_dir() or path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_damaged_run_is_status_1(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import shutil
+def test_ctrl_c_is_one_message_with_status_1_and_writes_nothing(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
 
+    monkeypatch.setattr(Baseline, "log_probs", interrupt)
+    (tmp_path / "new.csv").write_text(CATALOGUE, encoding="utf-8")
+    assert cli.run(["predict", str(run), str(tmp_path / "new.csv"), "--out", str(tmp_path / "out.csv")]) == 1
+    assert capsys.readouterr().err.splitlines() == ["error: interrupted. Nothing was written under a final name."]
+    assert [path.name for path in tmp_path.iterdir()] == ["new.csv"]
+
+
+def test_a_damaged_run_is_status_1(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damaged = tmp_path / "run"
     shutil.copytree(run, damaged)
     weights = next((damaged / artifact.BASELINE).glob("*.safetensors"))

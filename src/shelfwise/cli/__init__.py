@@ -53,6 +53,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         status = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        if status == 130:  # newer typers turn Ctrl-C into this status, and say nothing
+            raise KeyboardInterrupt
     except ShelfwiseError as error:
         typer.echo(f"error: {error}", err=True)
         return error.exit_status

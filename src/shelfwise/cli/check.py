@@ -101,19 +101,19 @@ def _write_rejects(catalogue: Catalogue, target: Path) -> None:
 
 
 def _print(catalogue: Catalogue, found: Audit) -> None:
-    typer.echo(f"{found.path.name}: {found.rows:,} rows, {found.products:,} usable")
+    typer.echo(f"{found.path.name}: {_counted(found.rows, 'row')}, {found.products:,} usable")
     counts = (
-        (found.types, "inventory types"),
-        (found.brands, "brands"),
-        (found.categories, "categories"),
-        (found.sub_categories, "sub-categories"),
+        (found.types, "inventory type"),
+        (found.brands, "brand"),
+        (found.categories, "category"),
+        (found.sub_categories, "sub-category"),
     )
-    typer.echo("  " + (", ".join(f"{count:,} {noun}" for count, noun in counts if count) or "no types, no brands"))
+    typer.echo("  " + (", ".join(_counted(count, noun) for count, noun in counts if count) or "names alone"))
     columns = (f"{role} from '{name}'" if role != name else role for role, name in catalogue.columns.items())
     typer.echo(f"  columns used: {', '.join(columns)}")
     if found.largest_type and found.best_accuracy is not None:
         name, rows = found.largest_type
-        typer.echo(f"  largest type: {name}, {rows:,} rows ({rows / found.labelled:.1%})")
+        typer.echo(f"  largest type: {name}, {_counted(rows, 'row')} ({rows / found.labelled:.1%})")
         typer.echo(f"  best accuracy that the text alone allows: {found.best_accuracy:.1%}")
     else:
         typer.echo("  no inventory types: its products can be predicted, but nothing can be trained on it")
@@ -122,6 +122,12 @@ def _print(catalogue: Catalogue, found: Audit) -> None:
         _shared.console().print(_table(found.findings))
     else:
         typer.echo("Nothing found that needs attention.")
+
+
+def _counted(count: int, noun: str) -> str:
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") else f"{count:,} {noun}s"
 
 
 def _table(findings: tuple[Finding, ...]) -> Table:

@@ -78,6 +78,7 @@ def _progress(rows: int | None) -> Iterator[Callable[[int], None]]:
     """A bar on standard error: rows done, rate, and the time left where the number of rows is known."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+    console = _shared.console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
@@ -85,8 +86,9 @@ def _progress(rows: int | None) -> Iterator[Callable[[int], None]]:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=_shared.console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,  # a log would get the empty line that it leaves
         speed_estimate_period=600,  # a chunk can take a minute on a CPU; a rate needs several
     )
     with bar:

@@ -43,8 +43,11 @@ def _rare(rows: Rows, first: First) -> Iterator[Finding]:
         ("types_under_5_rows", "warning", 5, "Types with fewer than 5 rows. Add products, or merge them with others."),
         ("types_under_10_rows", "info", 10, "Types with fewer than 10 rows. Expect their scores to be unsteady."),
     )
+    told = 0
     for kind, severity, bound, message in levels:
-        if rare := [label for label, count in rows.items() if count < bound]:
+        rare = [label for label, count in rows.items() if count < bound]
+        if len(rare) > told:  # else the level before has named all of them
+            told = len(rare)
             yield _about(kind, severity, rare, message, first)
 
 

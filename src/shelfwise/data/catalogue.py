@@ -82,7 +82,7 @@ def read_catalogue(
             untidy.append(product.id)
     if not products:
         raise CatalogueError(
-            f"{path}: none of the {len(rejects):,} rows is usable; the first, {rejects[0].source}: {rejects[0].reason}."
+            f"{path}: no usable row among {len(rejects):,}; the first, {rejects[0].source}: {rejects[0].reason}."
         )
     row_count = len(products) + len(rejects)
     fingerprint = _fingerprint(products, row_count)

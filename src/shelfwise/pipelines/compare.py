@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,9 +82,6 @@ def _titles(runs: Sequence[Path]) -> list[str]:
 
 def _load(run: Path, title: str) -> _Evaluated:
     """Read a run's evaluation."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
     folder = run if (run / REPORT_JSON).is_file() else run / artifact.EVALUATION
     if not (folder / REPORT_JSON).is_file():
         artifact.read_manifest(run, verify=False)
@@ -91,28 +89,37 @@ def _load(run: Path, title: str) -> _Evaluated:
     evaluation = Evaluation.load(folder)
     prefixes = ["", "baseline_"] if evaluation.subject.kind == "model" and evaluation.standing("baseline") else [""]
     wanted = [prefix + name for prefix in prefixes for name in ("predicted_type", "confidence")]
-    path = folder / PREDICTIONS
-    try:
-        table = parquet.read_table(path, columns=["id", "true_type", *wanted])
-        table = table.take(pa.compute.sort_indices(table, sort_keys=[("id", "ascending")]))
-        ids = table["id"].to_numpy().astype(np.int64)
-        answers = {
-            prefix: (
-                table[f"{prefix}predicted_type"].to_numpy(),
-                table[f"{prefix}confidence"].to_numpy().astype(np.float64),
-            )
-            for prefix in prefixes
-        }
-        truth = table["true_type"].to_numpy()
-    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
-        raise CorruptArtifactError(
-            f"{path}: not readable as predictions ({error}). Write it again with: shelfwise evaluate {run}"
-        ) from error
+    columns = _columns(folder / PREDICTIONS, ["id", "true_type", *wanted], run)
+    ids = columns["id"].astype(np.int64)
+    order = np.argsort(ids)
     if len(ids) != evaluation.facts.rows or len(np.unique(ids)) < len(ids):
         raise CorruptArtifactError(
-            f"{path}: does not hold the rows of its report. Write it again with: shelfwise evaluate {run}"
+            f"{folder / PREDICTIONS}: does not hold the rows of its report. Write it again with: "
+            f"shelfwise evaluate {run}"
         )
-    return _Evaluated(title, folder, evaluation, ids, truth, answers)
+    answers = {
+        prefix: (columns[f"{prefix}predicted_type"][order], columns[f"{prefix}confidence"][order].astype(np.float64))
+        for prefix in prefixes
+    }
+    return _Evaluated(title, folder, evaluation, ids[order], columns["true_type"][order], answers)
+
+
+def _columns(path: Path, names: Sequence[str], run: Path) -> dict[str, NDArray[Any]]:
+    """Columns of a Parquet file, none of them with empty cells."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        # Without partitioning=None, Arrow reads columns out of a path such as lr=2e-4/evaluation/.
+        table = parquet.read_table(path, columns=list(names), partitioning=None)
+        if missing := [name for name in names if table[name].null_count]:
+            raise ValueError(f"empty cells in {', '.join(missing)}")
+        return {name: table[name].to_numpy() for name in names}
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        reason = str(error).partition("\n")[0]  # Arrow adds the whole schema
+        raise CorruptArtifactError(
+            f"{path}: not readable as predictions ({reason}). Write it again with: shelfwise evaluate {run}"
+        ) from error
 
 
 def _require_same_rows(first: _Evaluated, other: _Evaluated) -> None:

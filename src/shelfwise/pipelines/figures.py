@@ -11,6 +11,7 @@ from shelfwise.pipelines.evaluation import Grid
 
 DPI = 160
 CELL_INCHES = 0.58
+NAME_LENGTH = 40
 # Okabe and Ito's blue and vermillion (2008, "Color Universal Design"): told apart under every colour blindness.
 RIGHT, WRONG = "#0072B2", "#D55E00"
 INK, MUTED = "#1c2127", "#5b6470"
@@ -29,14 +30,15 @@ def grid_png(grid: Grid) -> bytes:
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     hue = np.where(np.eye(len(counts), dtype=bool)[..., None], to_rgb(RIGHT), to_rgb(WRONG))
     strength = np.sqrt(share)[..., None]  # small shares of a large row stay visible
-    size = CELL_INCHES * len(counts) + 3.4
-    figure = Figure(figsize=(size, size - 0.6), layout="constrained")
-    axes = figure.subplots()
+    names = [name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…" for name in grid.names]
+    size = CELL_INCHES * len(counts)
+    figure = Figure(figsize=(size, size))
+    axes = figure.add_axes((0, 0, 1, 1))  # the names stand outside; the picture is cut to what is drawn
     axes.imshow(1 - strength * (1 - hue))
     # Names are data: a dollar sign in one starts no formula.
-    ticks = range(len(grid.names))
-    axes.set_yticks(ticks, grid.names, parse_math=False)
-    axes.set_xticks(ticks, grid.names, parse_math=False, rotation=45, ha="left", rotation_mode="anchor")
+    ticks = range(len(names))
+    axes.set_yticks(ticks, names, parse_math=False)
+    axes.set_xticks(ticks, names, parse_math=False, rotation=45, ha="left", rotation_mode="anchor")
     axes.tick_params(length=0, labeltop=True, labelbottom=False, labelcolor=INK, labelsize=9)
     axes.spines[:].set_visible(False)
     axes.set_ylabel(f"true {grid.level}", color=MUTED)

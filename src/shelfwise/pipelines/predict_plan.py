@@ -32,7 +32,7 @@ class Plan:
     """A job that can begin."""
 
     stream: RowStream
-    roles: Mapping[str, str]  # role to column
+    roles: Mapping[str, str]  # role to column, of what the model reads
     text_columns: tuple[Role, ...]  # what the model reads
     out: Path
     rejects: Path
@@ -84,8 +84,10 @@ def make_plan(
             f"{source}: this run's model reads {', '.join(text_columns)}, and no column was recognised as "
             f"{' or '.join(missing)}. Name it, as in --{missing[0].replace('_', '-')} COLUMN."
         )
+    # Only what the model reads: an oversized category is no reason to reject a product.
+    read: dict[str, str] = {role: roles[role] for role in ("product", *text_columns)}
     added = free_names([column.name for column in ADDED], stream.columns)
-    return Plan(stream, roles, text_columns, out, rejects, added)
+    return Plan(stream, read, text_columns, out, rejects, added)
 
 
 def rejects_path(out: Path) -> Path:
@@ -96,7 +98,7 @@ def rejects_path(out: Path) -> Path:
 def free_names(wanted: Sequence[str], taken: Iterable[str]) -> tuple[str, ...]:
     """The wanted column names; one that the input already has gets the first free number, as in `model_2`.
 
-    Many catalogues have a `model` or a `path`, and a prediction file may be predicted again; neither is an error.
+    Many catalogues have a `model` or a `path`, and a file of predictions may be predicted again; neither is an error.
     """
     present = set(taken)
     used = present | set(wanted)
@@ -112,21 +114,19 @@ def free_names(wanted: Sequence[str], taken: Iterable[str]) -> tuple[str, ...]:
 
 def expected_rows(source: Path) -> int | None:
     """About how many data rows a file has, where that is cheap to tell: for a progress bar, not for decisions."""
-    suffix = source.suffix.lower()
-    if not source.is_file():
-        return None
-    if suffix == ".parquet":
-        import pyarrow as pa
-        from pyarrow import parquet
+    import pyarrow as pa
+    from pyarrow import parquet
 
-        try:
+    suffix = source.suffix.lower()
+    try:
+        if suffix == ".parquet":
             return int(parquet.read_metadata(source).num_rows)
-        except (OSError, pa.ArrowException):
-            return None  # the reader will say what is wrong with it
-    if suffix in (".csv", ".tsv", ".jsonl", ".ndjson"):
-        with source.open("rb") as stream:
-            lines = sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
-        return max(lines - (suffix in (".csv", ".tsv")), 0)
+        if suffix in (".csv", ".tsv", ".jsonl", ".ndjson") and source.is_file():
+            with source.open("rb") as stream:
+                lines = sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
+            return max(lines - (suffix in (".csv", ".tsv")), 0)
+    except (OSError, pa.ArrowException):
+        return None  # whoever reads the rows will say what is wrong
     return None
 
 

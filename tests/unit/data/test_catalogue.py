@@ -138,7 +138,7 @@ def test_one_single_type_is_nothing_to_learn_from(tmp_path: Path) -> None:
 
 
 def test_a_file_of_rejects_alone_is_an_error_that_shows_the_first(tmp_path: Path) -> None:
-    with pytest.raises(CatalogueError, match=r"none of the 2 rows is usable; the first, c\.csv:2: the product name"):
+    with pytest.raises(CatalogueError, match=r"no usable row among 2; the first, c\.csv:2: the product name"):
         read(tmp_path, "product,type", ",x", ",y")
 
 

@@ -123,6 +123,8 @@ def test_numbers_and_dates_become_text_without_changing(tmp_path: Path) -> None:
     line = '{"a": 220, "b": 220.0, "c": 1e5, "d": 12345678901234567890123, "e": true, "f": null}'
     path = text_file(tmp_path / "c.jsonl", line)
     assert values(open_rows(path)) == [("220", "220.0", "1e5", "12345678901234567890123", "true", "")]
+    path = text_file(tmp_path / "c.jsonl", f'{{"a": {"9" * 5_000}}}')  # Python converts 4,300 digits at most
+    assert values(open_rows(path)) == [("9" * 5_000,)]
 
 
 def test_a_trailing_empty_column_a_byte_order_mark_and_windows_line_ends_are_no_errors(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 from sklearn.metrics import confusion_matrix, f1_score
-from support.evaluations import answering, lay_out, rows, write_catalogue
 
 from shelfwise.cli import run as shelfwise
 from shelfwise.errors import CatalogueError, CorruptArtifactError, InputError, RunFolderError, StorageError
@@ -18,6 +17,7 @@ from shelfwise.metrics import mcnemar
 from shelfwise.pipelines import report
 from shelfwise.pipelines.evaluate import evaluate
 from shelfwise.pipelines.evaluation import Evaluation
+from support.evaluations import answering, lay_out, rows, write_catalogue
 
 FILES = ["confusion.csv", "confusion.png", "per_type.csv", "predictions.parquet", "report.html", "report.json"]
 

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from shelfwise.cli import run as shelfwise
+from shelfwise.errors import CorruptArtifactError, InputError, RunFolderError
+from shelfwise.metrics import mcnemar
+from shelfwise.pipelines.compare import compare
+from shelfwise.pipelines.evaluate import evaluate
+from support.evaluations import answering, lay_out, rows, write_catalogue
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with runs that were evaluated on the same rows: two models and a baseline."""
+    folder = tmp_path_factory.mktemp("compare")
+    catalogue = write_catalogue(folder / "products.csv")
+    for name, but in (("tiny-llama", ""), ("tiny-falcon", "Brown")):
+        with answering(but=but):
+            evaluate(lay_out(folder / name, catalogue, model=name))
+    evaluate(lay_out(folder / "linear", catalogue))
+    return folder
+
+
+@pytest.fixture
+def runs(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "runs"))
+
+
+def correct(run: Path, column: str = "correct") -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    return np.array(parquet.read_table(run / "evaluation" / "predictions.parquet")[column].to_pylist())
+
+
+def test_runs_stand_beside_each_other_with_the_baseline_once(runs: Path) -> None:
+    found = compare([runs / "tiny-llama", runs / "tiny-falcon"])
+    assert [each.title for each in found.contestants] == ["baseline", "tiny-llama", "tiny-falcon"]
+    assert [each.title for each in found.runs] == ["tiny-llama", "tiny-falcon"]
+    assert found.rows == 44
+    assert found.notes == ()
+    accuracies = [each.standing.scores.accuracy for each in found.contestants]
+    assert accuracies == [
+        correct(runs / "tiny-llama", "baseline_correct").mean(),
+        correct(runs / "tiny-llama").mean(),
+        correct(runs / "tiny-falcon").mean(),
+    ]
+    votes = correct(runs / "tiny-llama", "baseline_correct").astype(int)
+    votes += correct(runs / "tiny-llama").astype(int) + correct(runs / "tiny-falcon")
+    assert (found.all_right, found.none_right) == ((votes == 3).sum(), (votes == 0).sum())
+
+
+def test_every_pair_is_tested_on_the_same_rows(runs: Path) -> None:
+    found = compare([runs / "tiny-llama", runs / "tiny-falcon"])
+    llama, falcon = correct(runs / "tiny-llama"), correct(runs / "tiny-falcon")
+    baseline = correct(runs / "tiny-llama", "baseline_correct")
+    assert {(pair.first, pair.second): pair.paired for pair in found.pairs} == {
+        ("tiny-llama", "baseline"): mcnemar(llama, baseline),
+        ("tiny-falcon", "baseline"): mcnemar(falcon, baseline),
+        ("tiny-llama", "tiny-falcon"): mcnemar(llama, falcon),
+    }
+    assert found.pair("tiny-llama", "tiny-falcon") != mcnemar(llama, llama)
+
+
+def test_rows_are_joined_by_id_whatever_their_order(runs: Path) -> None:
+    expected = compare([runs / "tiny-llama", runs / "tiny-falcon"]).pairs
+    path = runs / "tiny-falcon" / "evaluation" / "predictions.parquet"
+    table = parquet.read_table(path)
+    parquet.write_table(table.take(np.random.default_rng(0).permutation(len(table))), path)
+    assert compare([runs / "tiny-llama", runs / "tiny-falcon"]).pairs == expected
+
+
+def test_a_run_that_is_the_baseline_stands_for_the_one_beside_the_others(runs: Path) -> None:
+    found = compare([runs / "tiny-llama", runs / "linear"])
+    assert [each.title for each in found.contestants] == ["tiny-llama", "linear"]
+    assert [(pair.first, pair.second) for pair in found.pairs] == [("tiny-llama", "linear")]
+
+
+def test_evaluation_folders_can_be_named_too(runs: Path) -> None:
+    found = compare([runs / "tiny-llama" / "evaluation", runs / "tiny-falcon" / "evaluation"])
+    assert [each.title for each in found.runs] == ["tiny-llama/evaluation", "tiny-falcon/evaluation"]
+
+
+def test_a_run_that_was_not_evaluated_says_how_to(runs: Path) -> None:
+    shutil.rmtree(runs / "tiny-falcon" / "evaluation")
+    with pytest.raises(RunFolderError, match=r"Run first: shelfwise evaluate .*tiny-falcon"):
+        compare([runs / "tiny-llama", runs / "tiny-falcon"])
+    with pytest.raises(RunFolderError, match="no such run folder"):
+        compare([runs / "tiny-llama", runs / "nothing"])
+
+
+def test_answers_to_different_rows_are_not_compared(runs: Path, tmp_path: Path) -> None:
+    other_rows = lay_out(tmp_path / "other-seed", write_catalogue(tmp_path / "products.csv"), seed=7)
+    evaluate(other_rows)
+    with pytest.raises(InputError, match=r"share \d+ of 44 and 44 rows. Train them on one saved split"):
+        compare([runs / "linear", other_rows])
+    other_file = lay_out(tmp_path / "other-file", write_catalogue(tmp_path / "less.csv", rows()[:-2]))
+    evaluate(other_file)
+    with pytest.raises(InputError, match=r"products\.csv and less\.csv differ in their contents"):
+        compare([runs / "linear", other_file])
+
+
+def test_one_run_is_no_comparison(runs: Path) -> None:
+    for named in ([], [runs / "linear"], [runs / "linear", runs / "tiny-llama" / ".." / "linear"]):
+        with pytest.raises(InputError, match="two different run folders"):
+            compare(named)
+
+
+def test_baselines_that_differ_are_told(runs: Path) -> None:
+    path = runs / "tiny-falcon" / "evaluation" / "predictions.parquet"
+    table = parquet.read_table(path)
+    swapped = pa.array(["Rice"] * len(table))
+    at = table.column_names.index("baseline_predicted_type")
+    parquet.write_table(table.set_column(at, "baseline_predicted_type", swapped), path)
+    assert "baselines do not answer alike" in compare([runs / "tiny-llama", runs / "tiny-falcon"]).notes[0]
+
+
+@pytest.mark.parametrize("damage", ["cut", "short", "column"])
+def test_damaged_predictions_are_told(runs: Path, damage: str) -> None:
+    path = runs / "tiny-falcon" / "evaluation" / "predictions.parquet"
+    table = parquet.read_table(path)
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-50])
+    else:
+        parquet.write_table(table.slice(1) if damage == "short" else table.drop_columns(["confidence"]), path)
+    with pytest.raises(CorruptArtifactError, match=r"predictions\.parquet: .* Write it again"):
+        compare([runs / "tiny-llama", runs / "tiny-falcon"])
+
+
+def test_the_page_says_who_is_best_and_links_to_every_report(runs: Path) -> None:
+    out = runs / "pages" / "report.html"
+    found = compare([runs / "tiny-llama", runs / "tiny-falcon"], out=out)
+    text = out.read_text(encoding="utf-8")
+    best = max(found.runs, key=lambda each: each.standing.scores.accuracy)
+    assert f"<h1>{best.title} gets" in text
+    assert "the baseline" in text
+    for name in ("tiny-llama", "tiny-falcon"):
+        link = f"../{name}/evaluation/report.html"
+        assert f'href="{link}"' in text
+        assert (out.parent / link).is_file()
+    assert str(runs) not in text  # the page can travel with its runs
+    assert "<script" not in text
+    with pytest.raises(InputError, match="is a folder"):
+        compare([runs / "tiny-llama", runs / "tiny-falcon"], out=runs)
+
+
+def test_the_command_prints_table_tests_and_json(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = [str(runs / "tiny-llama"), str(runs / "tiny-falcon")]
+    assert shelfwise(["compare", *named, "--out", str(runs / "c.html")]) == 0
+    told = capsys.readouterr().out
+    assert "tiny-llama against baseline:" in told
+    assert told.rstrip().endswith("c.html")
+    assert shelfwise(["compare", *named, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [each["title"] for each in document["contestants"]] == ["baseline", "tiny-llama", "tiny-falcon"]
+    assert len(document["pairs"]) == 3
+    assert shelfwise(["compare", named[0]]) == 2
+    assert "two different run folders" in capsys.readouterr().err
