@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shelfwise.cli import _shared
+from shelfwise.cli import _shared, _standings
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +23,7 @@ def command(
 
     with _shared.training_progress() as hooks:
         result = demo(out, hooks=hooks, step=lambda line: hooks.note(f"• {line}"))
-    _shared.print_comparison(result.comparison)
+    _standings.print_comparison(result.comparison)
     problems = sum(finding.count for finding in result.audit.findings if finding.severity == "problem")
     typer.echo(
         f"\nThe audit found {problems} rows to mend ('shelfwise check' lists them). "

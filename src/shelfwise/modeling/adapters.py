@@ -26,7 +26,7 @@ _EMBEDDING = re.compile(r"embed_tokens|word_embeddings")
 def attach(model: nn.Module, settings: LoraSettings, objective: Objective) -> nn.Module:
     """Put fresh adapters on all linear layers of a base model; a classification head is trained and saved whole.
 
-    Adapter weights are fp32 and the products run under autocast. Draws from torch's generator.
+    Adapter weights are fp32 and their products run under autocast. Draws from torch's generator.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -37,7 +37,7 @@ def attach(model: nn.Module, settings: LoraSettings, objective: Objective) -> nn
         lora_dropout=settings.dropout,
         target_modules=TARGETS.get(model.config.model_type, "all-linear"),  # type: ignore[union-attr, arg-type]
     )
-    return get_peft_model(model, config)  # type: ignore[no-any-return]
+    return _without_input_copies(get_peft_model(model, config))
 
 
 def load(model: nn.Module, folder: Path) -> nn.Module:
@@ -49,9 +49,21 @@ def load(model: nn.Module, folder: Path) -> nn.Module:
     from peft import PeftModel
 
     try:
-        return PeftModel.from_pretrained(model, str(folder)).eval()  # type: ignore[no-any-return]
+        return _without_input_copies(PeftModel.from_pretrained(model, str(folder))).eval()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise CorruptArtifactError(f"{folder}: no adapter that fits this base model ({error}).") from error
+
+
+def _without_input_copies(model: nn.Module) -> nn.Module:
+    """Keep PEFT from copying every adapted layer's input to fp32, the adapters' dtype.
+
+    Autocast casts the small adapter weights down instead; in fp32 there is nothing to cast. The copies doubled the
+    activations of LLaMA2-7B (docs/lab-notes.md, 2026-11-24).
+    """
+    for module in model.modules():
+        if hasattr(module, "cast_input_dtype_enabled"):
+            vars(module)["cast_input_dtype_enabled"] = False
+    return model
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,14 +122,13 @@ def settle(
         )
     shape = memory.Shape.of(base_config, backbone.model_class(config.objective))
     precision = hardware.resolve_precision(training.precision, device, shape.parameters)
-    lengths = sorted(len(item.input_ids) for item in items)
     wish = memory.Wish(
         method="full" if resolved.folder is None else None if config.method == "auto" else config.method,
         optimizer=None if training.optimizer == "auto" else training.optimizer,
         micro_batch_size=training.micro_batch_size,
         checkpointing=None if training.gradient_checkpointing == "auto" else training.gradient_checkpointing,
         batch_size=training.batch_size,
-        row_tokens=lengths[int(0.98 * (len(lengths) - 1))],
+        row_tokens=max(len(item.input_ids) for item in items),
         rank=config.lora.r,
         low_precision=precision != "fp32",
         on_gpu=device.type == "cuda",

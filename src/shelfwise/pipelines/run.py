@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shelfwise.data.catalogue import Catalogue, read_catalogue, require_trainable
-from shelfwise.data.split import Splits, make_splits
-
 from shelfwise import artifact
 from shelfwise import config as configs
 from shelfwise.calibration import Calibration
 from shelfwise.classifier import Scorer
 from shelfwise.config import TrainConfig
+from shelfwise.data.catalogue import Catalogue, read_catalogue, require_trainable
+from shelfwise.data.split import Splits, make_splits
 from shelfwise.errors import InputError
 from shelfwise.labels import Labels
 from shelfwise.prompts import PromptFormat
