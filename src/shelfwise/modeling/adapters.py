@@ -61,7 +61,7 @@ def _without_input_copies(model: nn.Module) -> nn.Module:
     activations of LLaMA2-7B (docs/lab-notes.md, 2026-11-24).
     """
     for module in model.modules():
-        if hasattr(module, "cast_input_dtype_enabled"):
+        if hasattr(module, "lora_A"):
             vars(module)["cast_input_dtype_enabled"] = False
     return model
 
