@@ -159,6 +159,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs"))
     parser.add_argument("--models", nargs="+", choices=["llama", "falcon"], default=["llama", "falcon"])
     parser.add_argument("--methods", nargs="+", choices=["lora", "qlora", "full"], default=["lora", "qlora", "full"])
+    parser.add_argument("--name", default="true_size", help="of the result file")
     parser.add_argument("--tiny", action="store_true", help="small shapes, to try the script on a CPU")
     options = parser.parse_args()
     from shelfwise.data.catalogue import read_catalogue
@@ -181,7 +182,7 @@ def main() -> None:
                 )
             gc.collect()
             _bench.say(rows[-1])
-            _bench.write("true_size", rows, options.out)
+            _bench.write(options.name, rows, options.out)
         shutil.rmtree(base)
 
 
