@@ -53,13 +53,18 @@ def write(name: str, rows: list[dict[str, Any]], folder: Path = RESULTS) -> Path
         "hardware": hardware(),
         "versions": versions(),
         "commit": commit(),
-        "command": " ".join(["python", *(os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:])]),
+        "command": " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *map(_plain, sys.argv[1:])]),
         "rows": rows,
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     path.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def _plain(word: str) -> str:
+    """A word of the command line without the folders of the machine that it ran on."""
+    return Path(word).name if Path(word).is_absolute() else word
 
 
 def say(*words: object) -> None:

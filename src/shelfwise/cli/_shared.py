@@ -84,6 +84,6 @@ def training_progress() -> Iterator[Hooks]:
             bar.update(task, total=progress.steps, completed=progress.step, loss=loss, visible=True)
 
         def note(line: str) -> None:
-            bar.console.print(line, markup=False)
+            bar.console.print(line, markup=False, soft_wrap=True)
 
         yield Hooks(report=report, note=note)

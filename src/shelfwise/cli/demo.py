@@ -24,9 +24,8 @@ def command(
     with _shared.training_progress() as hooks:
         result = demo(out, hooks=hooks, step=lambda line: hooks.note(f"• {line}"))
     _standings.print_comparison(result.comparison)
-    problems = sum(finding.count for finding in result.audit.findings if finding.severity == "problem")
     typer.echo(
-        f"\nThe audit found {problems} rows to mend ('shelfwise check' lists them). "
+        f"\nThe audit has {len(result.audit.findings)} findings on the sample ('shelfwise check' lists them); "
         f"{result.predictions.predicted} new products are classified in {out / 'predictions.csv'}."
     )
     typer.echo(f"Report: {result.report}   ({result.seconds:.0f} s)")

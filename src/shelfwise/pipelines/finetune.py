@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,8 +67,6 @@ def quiet_libraries() -> None:
     """Leave the terminal to our own progress: no bars and no advice from the libraries below."""
     import transformers
 
-    # It warns at import that an optional package, which would download kernels, is missing.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
 
