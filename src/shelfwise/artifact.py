@@ -41,9 +41,11 @@ TOKENIZER = "tokenizer"
 BASELINE = "baseline"
 CHECKPOINTS = "checkpoints"
 EVALUATION = "evaluation"
+TRACKERS = "trackers"
 CARD = "README.md"
-# Written after the manifest: a run's checkpoints have manifests of their own, an evaluation can be repeated.
-UNHASHED = (CHECKPOINTS, EVALUATION)
+# May change after the manifest was written: checkpoints have manifests of their own, an evaluation can be repeated, a
+# tracker's files are closed when the process ends.
+UNHASHED = (CHECKPOINTS, EVALUATION, TRACKERS)
 
 
 def write_manifest(run: Path, facts: dict[str, object]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -46,19 +46,27 @@ class Classifier:
         which: Literal["model", "baseline"] = "model",
         device: str = "auto",
         precision: Precision | Literal["auto"] = "auto",
+        verify: bool = True,
     ) -> Classifier:
         """Load a run folder's model, or the baseline that was fitted beside it.
 
         A run of the model ``baseline`` has only a baseline; asking for its model gives that.
 
+        Args:
+            run: a run folder.
+            which: the model or its baseline.
+            device: "auto", "cpu", "cuda", "cuda:1".
+            precision: of a language model's arithmetic; "auto" is the one that it was trained in.
+            verify: compare every file's hash with the manifest; False where this was just done.
+
         Raises:
-            RunFolderError: not a run folder, or no baseline in it.
+            RunFolderError: not a run folder, no baseline in it, or no calibration of what was asked for.
             CorruptArtifactError: a file is missing or changed.
         """
         from shelfwise import config as configs
         from shelfwise.calibration import Calibration
 
-        artifact.read_manifest(run)
+        artifact.read_manifest(run, verify=verify)
         config = configs.load(run / artifact.CONFIG)
         labels = Labels.load(run / artifact.LABELS)
         calibrations = Calibration.load_all(run / artifact.CALIBRATION)
@@ -68,11 +76,13 @@ class Classifier:
                 raise RunFolderError(f"{run}: this run was trained without its baseline (baseline: false).")
             from shelfwise.baseline import Baseline
 
+            calibration = _calibration_of("baseline", calibrations, run)
             scorer = Baseline.load(run / artifact.BASELINE)
-            return cls("baseline", labels, scorer, calibrations["baseline"], config.text_columns)
+            return cls("baseline", labels, scorer, calibration, config.text_columns)
         from shelfwise.modeling.loading import Parts, load_engine
         from shelfwise.prompts import PromptFormat
 
+        calibration = _calibration_of("model", calibrations, run)
         scorer = load_engine(
             config,
             labels,
@@ -81,8 +91,9 @@ class Classifier:
             device=device,
             precision=precision,
         )
-        name = f"{config.model} {config.method} {config.objective}"
-        return cls(name, labels, scorer, calibrations["model"], config.text_columns)
+        base = Path(config.model).name if Path(config.model).is_absolute() else config.model
+        name = f"{base} {config.method} {config.objective}"
+        return cls(name, labels, scorer, calibration, config.text_columns)
 
     def log_probs(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(N, C) uncalibrated natural logarithms in the order of `texts`; identical texts are scored once."""
@@ -126,3 +137,12 @@ class Classifier:
                 )
             )
         return predictions
+
+
+def _calibration_of(kind: str, calibrations: Mapping[str, Calibration], run: Path) -> Calibration:
+    if kind not in calibrations:
+        raise RunFolderError(
+            f"{run / artifact.CALIBRATION}: holds no calibration of the {kind}, so its confidences would mean nothing. "
+            "Copy the run folder again, or train the run again."
+        )
+    return calibrations[kind]

@@ -21,7 +21,7 @@ TRACKERS = ("tensorboard", "mlflow", "wandb")
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class Columns(_Strict):
@@ -57,7 +57,7 @@ class LoraSettings(_Strict):
 class TrainingConfig(_Strict):
     """The optimisation. None and "auto" are filled from the base model's recipe and the hardware."""
 
-    epochs: float = Field(5, gt=0)
+    epochs: float = Field(5, gt=0, le=100_000)
     max_steps: int | None = Field(None, ge=1)  # optimiser steps; overrides epochs
     batch_size: int = Field(256, ge=1)  # products an optimiser step, over all processes
     micro_batch_size: int | None = Field(None, ge=1)  # products a forward pass; None: from the memory there is
@@ -68,7 +68,7 @@ class TrainingConfig(_Strict):
     max_grad_norm: float = Field(1.0, gt=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)  # objective head only
     dropout: float = Field(0.0, ge=0, lt=1)  # attention (and Falcon's hidden) dropout of the base model
-    precision: Precision | Literal["auto"] = "auto"
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     gradient_checkpointing: bool | Literal["auto"] = "auto"
     # adamw_bf16: bf16 weights and moments with stochastic rounding (torchao), a third of adamw's memory; full only.
     optimizer: Literal["auto", "adamw", "adamw_bf16"] = "auto"
@@ -136,12 +136,13 @@ def parse(values: object, source: str) -> TrainConfig:
     except ValidationError as error:
         problems = []
         for item in error.errors():
-            where = ".".join(map(str, item["loc"])) or "configuration"
+            where = "".join(f"{part}." for part in item["loc"])[:-1]
             if item["type"] == "extra_forbidden":
                 near = did_you_mean(str(item["loc"][-1]), _known_keys(item["loc"]))
                 problems.append(f"{where}: there is no such key.{near}")
             else:
-                problems.append(f"{where}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r:.80})")
+                got = f" (got {item['input']!r:.80})" if where else ""  # else it is the whole configuration
+                problems.append(f"{where}: {item['msg'].removeprefix('Value error, ')}{got}".removeprefix(": "))
         raise ConfigError("\n".join(f"{source}: {problem}" for problem in problems)) from error
 
 

@@ -96,6 +96,8 @@ def atomic_folder(target: Path) -> Iterator[Path]:
                 os.replace(target, retired)
             os.replace(staging, target)
             _sync(target.parent)
+        except StorageError as error:  # of a file in the folder: the name that users know is the target's
+            raise StorageError(str(error).replace(str(staging), str(target))) from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
             if not target.exists() and retired.exists():

@@ -14,7 +14,7 @@ import shelfwise
 ROOT = Path(shelfwise.__file__).parent
 LAYERS = {
     **dict.fromkeys(["__init__", "errors", "records"], 0),
-    **dict.fromkeys(["text", "labels", "prompts", "config", "metrics", "storage"], 1),
+    **dict.fromkeys(["text", "labels", "prompts", "config", "metrics", "hierarchy", "storage"], 1),
     **dict.fromkeys(["data", "modeling", "review"], 2),
     **dict.fromkeys(["classifier", "baseline", "calibration", "artifact"], 3),
     "pipelines": 4,

@@ -58,19 +58,21 @@ def training_progress() -> Iterator[Hooks]:
 
     from shelfwise.pipelines.run import Hooks
 
+    terminal = console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
-        TextColumn("{task.completed}/{task.total} steps"),
-        TextColumn("{task.fields[loss]}"),
+        TextColumn("{task.completed}/{task.total} steps{task.fields[rate]}{task.fields[loss]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=console(stderr=True),
+        console=terminal,
         transient=True,
+        disable=not terminal.is_terminal,  # a log would get the empty line that it leaves
+        speed_estimate_period=600,  # a step can take half a minute on a CPU; a rate needs several
     )
     with bar:
-        task = bar.add_task("training", total=None, loss="", visible=False)
+        task = bar.add_task("training", total=None, rate="", loss="", visible=False)
 
         def report(progress: Any) -> None:
             values = progress.values
@@ -80,8 +82,10 @@ def training_progress() -> Iterator[Hooks]:
                     f"{values['eval_macro_f1']:.3f}, loss {values['eval_loss']:.3f}"
                 )
                 return
-            loss = f"loss {values['loss']:.3f}" if "loss" in values else ""
-            bar.update(task, total=progress.steps, completed=progress.step, loss=loss, visible=True)
+            loss = f", loss {values['loss']:.3f}" if "loss" in values else ""
+            speed = bar.tasks[task].speed
+            rate = f", {speed:.3g}/s" if speed else ""
+            bar.update(task, total=progress.steps, completed=progress.step, rate=rate, loss=loss, visible=True)
 
         def note(line: str) -> None:
             bar.console.print(line, markup=False, soft_wrap=True)

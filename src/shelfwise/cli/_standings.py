@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from shelfwise.pipelines.comparison import Comparison
-    from shelfwise.pipelines.evaluation import Decisions, Standing
+    from shelfwise.pipelines.evaluation import Decisions, Robustness, Standing
 
 
 def table(standings: Iterable[tuple[str, Standing]]) -> Table:
@@ -47,6 +47,32 @@ def _accepted(decisions: Decisions) -> str:
     if not decisions.accepted:
         return "none"
     return f"{percent(decisions.accepted_share, 0)}: {percent(decisions.precision)}"
+
+
+def print_robustness(tests: Sequence[Robustness]) -> None:
+    """What each kind of perturbation costs each classifier, and the types that it costs most."""
+    if not tests:
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    from shelfwise.pipelines.robustness import TITLES
+
+    drawn = Table(box=None, pad_edge=False)
+    drawn.add_column("names written otherwise", overflow="fold")
+    drawn.add_column("products", justify="right", no_wrap=True)
+    for test in tests:
+        drawn.add_column(Text(f"{test.name} loses"), justify="right", overflow="fold")
+    for drops in zip(*(test.drops for test in tests), strict=True):
+        points = (f"{100 * d.drop:.1f} ({100 * d.interval.low:.1f} to {100 * d.interval.high:.1f})" for d in drops)
+        drawn.add_row(TITLES[drops[0].perturbation], f"{drops[0].n:,}", *points)
+    _shared.console().print(drawn)
+    typer.echo("Losses are points of accuracy, with 95% intervals, on the products that the change applies to.")
+    for test in tests:
+        if test.worst_types:
+            worst = "; ".join(f"{t.label} ({100 * (t.before - t.after):.0f})" for t in test.worst_types)
+            typer.echo(f"{test.name} loses most points in: {worst}")
+    typer.echo()
 
 
 def print_comparison(found: Comparison) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from shelfwise.data.audit import Audit
     from shelfwise.data.catalogue import Catalogue
     from shelfwise.data.findings import Finding
+    from shelfwise.data.leakage import Leakage, LeakageFinding
 
 _FIRST_REJECTS = 5
 _EXAMPLES = {"problem": 5, "warning": 3, "info": 1}  # by severity; --json prints all that the audit keeps
@@ -38,29 +40,34 @@ def command(
     category: _shared.CategoryColumn = None,
     sub_category: _shared.SubCategoryColumn = None,
     text_columns: _shared.TextColumns = "product",
-    split: Annotated[Path | None, typer.Option(help="A split.json: also look for what its parts share.")] = None,
+    split: Annotated[Path | None, typer.Option(help="A split.json: also look for leakage between its parts.")] = None,
     rejects: Annotated[Path | None, typer.Option(help="File for the rows that can't be used, as in bad.csv.")] = None,
     as_json: _shared.JsonOption = False,
 ) -> None:
     """Tell what is wrong with a catalogue, row by row, before a model is trained on it."""
     from shelfwise.data.audit import audit
     from shelfwise.data.catalogue import read_catalogue
+    from shelfwise.data.leakage import find_leakage
     from shelfwise.data.split import Splits
 
     splits = Splits.load(split) if split else None
     if rejects:
         _check_target(rejects, catalogue)
     columns = _shared.columns(product, type_, brand, category, sub_category)
-    read = read_catalogue(catalogue, columns, _roles(text_columns))
+    roles = _roles(text_columns)
+    read = read_catalogue(catalogue, columns, roles)
     found = audit(read, splits)
+    leakage = find_leakage(read, splits, roles) if splits and read.labelled else None
     if rejects:
         _write_rejects(read, rejects)
     if as_json:
         first = [{"source": reject.source, "reason": reject.reason} for reject in read.rejects[:_FIRST_REJECTS]]
         written = {"count": len(read.rejects), "file": str(rejects) if rejects else None, "first": first}
-        _shared.print_json({**found.to_json(), "columns": dict(read.columns), "rejects": written})
+        leaks = leakage.to_json() if leakage is not None else None  # None: not looked for
+        document = {**found.to_json(), "leakage": leaks, "columns": dict(read.columns), "rejects": written}
+        _shared.print_json(document)
         return
-    _print(read, found)
+    _print(read, found, leakage)
     _print_rejects(read, rejects)
 
 
@@ -100,7 +107,7 @@ def _write_rejects(catalogue: Catalogue, target: Path) -> None:
         write(rows)
 
 
-def _print(catalogue: Catalogue, found: Audit) -> None:
+def _print(catalogue: Catalogue, found: Audit, leakage: Leakage | None) -> None:
     typer.echo(f"{found.path.name}: {_counted(found.rows, 'row')}, {found.products:,} usable")
     counts = (
         (found.types, "inventory type"),
@@ -118,8 +125,10 @@ def _print(catalogue: Catalogue, found: Audit) -> None:
     else:
         typer.echo("  no inventory types: its products can be predicted, but nothing can be trained on it")
     typer.echo("")
-    if found.findings:
-        _shared.console().print(_table(found.findings))
+    findings: list[Finding | LeakageFinding] = [*found.findings, *(leakage.findings if leakage else ())]
+    findings.sort(key=lambda finding: list(_EXAMPLES).index(finding.severity))
+    if findings:
+        _shared.console().print(_table(findings))
     else:
         typer.echo("Nothing found that needs attention.")
 
@@ -130,7 +139,7 @@ def _counted(count: int, noun: str) -> str:
     return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") else f"{count:,} {noun}s"
 
 
-def _table(findings: tuple[Finding, ...]) -> Table:
+def _table(findings: Sequence[Finding | LeakageFinding]) -> Table:
     from rich.table import Table
     from rich.text import Text
 

@@ -41,6 +41,10 @@ def command(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="Of the model's arithmetic.")] = Precision.auto,
+    perturb: Annotated[
+        bool, typer.Option("--perturb", help="Also ask for names with typos, dropped brands and the like.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse leakage that makes the numbers wrong.")] = False,
     as_json: _shared.JsonOption = False,
 ) -> None:
     """Measure a run on products it has not seen, beside its baseline, and write a report.
@@ -59,6 +63,9 @@ def command(
             device=device,
             precision=precision.value,
             date=datetime.now(timezone.utc).date().isoformat(),
+            perturb=perturb,
+            strict=strict,
+            note=lambda line: typer.echo(line, err=True),
             progress=progress,
         )
     if as_json:
@@ -72,6 +79,7 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
     """A bar on standard error: the classifier at work, products done, and the time left."""
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+    console = _shared.console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
@@ -79,8 +87,9 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=_shared.console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,  # a log would get the empty line that it leaves
         speed_estimate_period=600,  # a chunk can take half a minute on a CPU; a rate needs several
     )
     tasks: dict[str, TaskID] = {}
@@ -112,6 +121,7 @@ def _print(found: Evaluation) -> None:
     typer.echo()
     _shared.console().print(_standings.table([(standing.name, standing) for standing in found.standings]))
     typer.echo()
+    _standings.print_robustness(found.robustness)
     verdict = report.verdict(found)
     typer.echo(f"{verdict.title} {verdict.text}")
     typer.echo(f"Report: {found.folder / 'report.html'}")

@@ -38,13 +38,37 @@ class Strategy(str, enum.Enum):
     brand = "brand"
 
 
+class Precision(str, enum.Enum):
+    """Choices of --precision."""
+
+    auto = "auto"
+    bf16 = "bf16"
+    fp16 = "fp16"
+    fp32 = "fp32"
+
+
+class BestMetric(str, enum.Enum):
+    """Choices of --best-metric."""
+
+    macro_f1 = "macro_f1"
+    loss = "loss"
+
+
+class Tracker(str, enum.Enum):
+    """Choices of --tracker."""
+
+    tensorboard = "tensorboard"
+    mlflow = "mlflow"
+    wandb = "wandb"
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command("train")(command)
 
 
 def command(
-    catalogue: Annotated[Path | None, typer.Argument(metavar="[CATALOGUE]", help="File of labelled products.")] = None,
+    catalogue: Annotated[Path | None, typer.Argument(metavar="CATALOGUE", help="File of labelled products.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder to write.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML configuration; other options override it.")] = None,
     model: Annotated[str | None, typer.Option(help="Base model: see 'shelfwise models'; a folder; a hub id.")] = None,
@@ -52,7 +76,21 @@ def command(
     objective: Annotated[Objective | None, typer.Option(help="A classification head, or the label as text.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training products.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Optimiser steps; overrides --epochs.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Products an optimiser step.")] = None,
+    micro_batch_size: Annotated[
+        int | None, typer.Option(help="Products a forward pass. Default: what the memory holds.")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak rate. Default: the base model's recipe.")] = None,
+    layer_decay: Annotated[float | None, typer.Option(help="A layer's rate, as a share of the one above.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="AdamW's; not on norms and biases.")] = None,
+    lora_r: Annotated[int | None, typer.Option(help="Rank of LoRA and QLoRA adapters.")] = None,
+    precision: Annotated[Precision | None, typer.Option(help="auto chooses by the hardware.")] = None,
+    gradient_checkpointing: Annotated[
+        bool | None, typer.Option(help="Less memory, a third more time. Default: where memory is short.")
+    ] = None,
+    best_metric: Annotated[BestMetric | None, typer.Option(help="On validation; chooses the weights kept.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Stop after so many validations without a gain.")] = None,
+    tracker: Annotated[list[Tracker] | None, typer.Option(help="Also log there; can be given more than once.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and dropout.")] = None,
     strategy: Annotated[Strategy | None, typer.Option(help="How the catalogue is split.")] = None,
     split: Annotated[Path | None, typer.Option(help="A saved split.json to reuse.")] = None,
@@ -64,6 +102,7 @@ def command(
     sub_category: _shared.SubCategoryColumn = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse leakage that makes the numbers wrong.")] = False,
     as_json: _shared.JsonOption = False,
 ) -> None:
     """Fine-tune a base model on a catalogue, and fit the baseline beside it."""
@@ -84,14 +123,29 @@ def command(
             "category": category,
             "sub_category": sub_category,
         },
-        "training": {"epochs": epochs, "max_steps": max_steps, "learning_rate": learning_rate, "seed": seed},
+        "lora": {"r": lora_r},
+        "training": {
+            "epochs": epochs,
+            "max_steps": max_steps,
+            "batch_size": batch_size,
+            "micro_batch_size": micro_batch_size,
+            "learning_rate": learning_rate,
+            "layer_decay": layer_decay,
+            "weight_decay": weight_decay,
+            "precision": precision and precision.value,
+            "gradient_checkpointing": gradient_checkpointing,
+            "best_metric": best_metric and best_metric.value,
+            "patience": patience,
+            "seed": seed,
+        },
+        "trackers": [each.value for each in tracker] if tracker else None,
         "split": {"strategy": strategy and strategy.value, "file": split},
     }
     wanted = None if resume else _merge(config, overrides)
-    if resume and (config or any(_given(overrides))):
+    if resume and (config or _given(overrides)):
         raise typer.BadParameter("a resumed run keeps its own configuration: give --out alone", param_hint="--resume")
     with _shared.training_progress() as hooks:
-        run = pipeline.train(wanted, out, resume=resume, device=device, hooks=hooks)
+        run = pipeline.train(wanted, out, resume=resume, device=device, strict=strict, hooks=hooks)
     if as_json:
         _shared.print_json({"run": str(run.folder), **pipeline.facts(run)})
         return

@@ -47,10 +47,11 @@ def load(model: nn.Module, folder: Path) -> nn.Module:
         CorruptArtifactError: the folder holds no adapter that fits this model.
     """
     from peft import PeftModel
+    from safetensors import SafetensorError
 
     try:
         return _without_input_copies(PeftModel.from_pretrained(model, str(folder))).eval()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise CorruptArtifactError(f"{folder}: no adapter that fits this base model ({error}).") from error
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from shelfwise.config import Precision
@@ -95,7 +96,7 @@ def load(folder: Path, settings: LoadSettings, pad_token_id: int) -> nn.Module:
                 local_files_only=True,
                 **quantised,
             )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise StorageError(f"{folder}: could not be read ({error}).") from error
         raise CorruptArtifactError(f"{folder}: no model that transformers can load ({error}).") from error

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from shelfwise import storage
@@ -19,6 +23,8 @@ from shelfwise.errors import CorruptArtifactError, InputError, RunFolderError
 STATE_TENSORS = "training_state.safetensors"
 STATE_VALUES = "training_state.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
+# "I/O error: No space left on device (os error 28)" in safetensors 0.8, "IoError(Os { code: 28, ..." up to 0.5.
+_OS_ERROR = re.compile(r"\(os error (\d+)\)|Os \{ code: (\d+)")
 
 
 def folder_of(checkpoints: Path, step: int) -> Path:
@@ -60,6 +66,32 @@ def rotate(checkpoints: Path, kept: int, best: Path | None) -> None:
         shutil.rmtree(path)
 
 
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """Turn safetensors' error for what the disk refuses, which is no OSError, into the OSError that it stands for.
+
+    `storage.atomic_folder`, in which weights are written, makes a StorageError of that.
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        found = _OS_ERROR.search(str(error))
+        if found is None:
+            raise
+        code = int(found.group(1) or found.group(2))
+        raise OSError(code, os.strerror(code)) from error
+
+
+def save_model(model: Any, folder: Path) -> None:
+    """Write a model's or an adapter's weights and configuration under the ecosystem's own names.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    with disk_errors():
+        model.save_pretrained(folder)
+
+
 def save_training_state(folder: Path, optimizer: Any, scheduler: Any, scaler: Any | None) -> None:
     """Write optimiser, schedule, loss scale and random states as safetensors and JSON."""
     state = optimizer.state_dict()
@@ -85,7 +117,8 @@ def save_training_state(folder: Path, optimizer: Any, scheduler: Any, scaler: An
         "numpy": [version, position, has_gauss, cached],
         "python": [python_version, list(python_keys), python_gauss],
     }
-    save_file(tensors, folder / STATE_TENSORS)
+    with disk_errors():
+        save_file(tensors, folder / STATE_TENSORS)
     storage.write_json(folder / STATE_VALUES, values)
 
 
@@ -140,5 +173,5 @@ def load_random_state(folder: Path) -> None:
 def _read(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     try:
         return load_file(folder / STATE_TENSORS), json.loads((folder / STATE_VALUES).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise CorruptArtifactError(f"{folder}: its training state can't be read ({error}).") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +76,7 @@ MODELS: dict[str, BaseModel] = {
             parameters=1_000_000,
             architecture="llama",
             learning_rates={"full": 2e-3, "lora": 5e-3, "qlora": 5e-3},
-            about="LLaMA's architecture, fresh weights, tokenizer trained on the catalogue",
+            about="LLaMA's architecture, fresh weights: for demos and tests",
         ),
         BaseModel(
             name="tiny-falcon",
@@ -85,7 +84,7 @@ MODELS: dict[str, BaseModel] = {
             parameters=1_000_000,
             architecture="falcon",
             learning_rates={"full": 2e-3, "lora": 5e-3, "qlora": 5e-3},
-            about="Falcon's architecture, fresh weights, tokenizer trained on the catalogue",
+            about="Falcon's architecture, fresh weights: for demos and tests",
         ),
     )
 }
@@ -106,11 +105,6 @@ class ResolvedModel:
     def learning_rates(self) -> dict[Method, float]:
         """Learning rate of each method for this model."""
         return self.spec.learning_rates if self.spec else OTHER_RATES
-
-
-def offline() -> bool:
-    """Whether the user asked for no network, through huggingface_hub's own variable."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def resolve(name: str, revision: str | None = None, *, weights: bool = True) -> ResolvedModel:
@@ -159,7 +153,7 @@ def _smollm2(spec: BaseModel, revision: str | None, weights: bool) -> ResolvedMo
 
 
 def _from_hub(repository: str, revision: str | None, spec: BaseModel | None, weights: bool) -> Path:
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import constants, errors, snapshot_download
 
     patterns = [*MODEL_FILES, *(WEIGHT_FILES if weights else [])]
     try:
@@ -172,7 +166,7 @@ def _from_hub(repository: str, revision: str | None, spec: BaseModel | None, wei
             f"{repository}: the hub has no such model{at}, or it is private: log in with 'hf auth login'."
         ) from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError) as error:
-        why = "HF_HUB_OFFLINE is set" if offline() else "the hub could not be reached"
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub could not be reached"
         raise ModelAccessError(
             f"{repository}: not in the local cache, and {why}. Connect once and run the command again, or give "
             "--model a folder that holds the model."

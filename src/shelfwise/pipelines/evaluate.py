@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -23,8 +23,9 @@ from shelfwise.data.catalogue import Catalogue, read_catalogue
 from shelfwise.data.split import Splits, repeated
 from shelfwise.errors import InputError, RunFolderError
 from shelfwise.labels import Labels
-from shelfwise.pipelines import evaluation_files, insights, report
-from shelfwise.pipelines.evaluation import REPORT_HTML, REPORT_JSON, Evaluation, Facts, Part, UnknownType
+from shelfwise.pipelines import evaluation_files, insights, report, robustness
+from shelfwise.pipelines.evaluation import REPORT_HTML, REPORT_JSON, Evaluation, Facts, Kind, Part, UnknownType
+from shelfwise.pipelines.run import watch_leakage
 from shelfwise.pipelines.scoring import Answers, Progress, Rows, answer, majority, most_frequent, standing
 
 # Distributions by the module that shows that they were used.
@@ -45,6 +46,9 @@ def evaluate(
     device: str = "auto",
     precision: Precision | Literal["auto"] = "auto",
     date: str | None = None,
+    perturb: bool = False,
+    strict: bool = False,
+    note: Callable[[str], None] = lambda _: None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score a run and write what was found.
@@ -58,10 +62,13 @@ def evaluate(
         device: "auto", "cpu", "cuda", "cuda:1".
         precision: of a language model's arithmetic.
         date: when this happened, for the report; None leaves it out.
+        perturb: also ask for perturbed names, eight kinds of them: takes up to nine times as long.
+        strict: refuse a test part that leaks the answer (`data.leakage`), instead of noting it.
+        note: told, in one line, of leakage between the test part and what the run was trained on.
         progress: called after each chunk with the classifier's name, texts done and texts in all.
 
     Raises:
-        InputError: the call, the run folder or the catalogue is wrong, or `out` holds something else.
+        InputError: the call, the run folder or the catalogue is wrong, `out` holds something else, or `strict` refuses.
         CorruptArtifactError: the run folder is damaged.
         StorageError: the disk refused; an earlier evaluation is untouched.
     """
@@ -72,13 +79,21 @@ def evaluate(
     part: Part = "test" if catalogue is None or source.fingerprint == splits.fingerprint else "all labelled rows"
     folder = out or run / (artifact.EVALUATION if part == "test" else f"{artifact.EVALUATION}-{source.path.stem}")
     _require_replaceable(folder)
+    if part == "test":
+        watch_leakage(source, splits, config, note, strict=strict)
     rows = _rows(run, config, source, splits, part)
-    answers = [majority(rows), *_ask(run, config, rows, device, precision, progress)]
+    answers = [majority(rows)]
+    tests = []
+    for kind, classifier in _classifiers(run, config, device, precision):
+        answers.append(answer(classifier, kind, rows, progress))
+        if perturb:
+            tests.append(robustness.robustness(classifier, answers[-1], rows, progress=progress))
     found = Evaluation(
         folder=folder,
         facts=_facts(run, config, source, splits, part, rows, date),
         standings=tuple(standing(each, rows) for each in answers),
         against_baseline=_against_baseline(answers, rows),
+        robustness=tuple(tests),
     )
     details = insights.details(answers[1:], rows)
     with artifact.atomic_folder(folder) as staging:
@@ -118,21 +133,16 @@ def _rows(run: Path, config: TrainConfig, source: Catalogue, splits: Splits, par
     return Rows.of(source.labelled, labels, None)
 
 
-def _ask(
-    run: Path,
-    config: TrainConfig,
-    rows: Rows,
-    device: str,
-    precision: Precision | Literal["auto"],
-    progress: Progress | None,
-) -> list[Answers]:
-    """The answers of the baseline, if the run has one, and of the model, unless the run is the baseline."""
-    answers = []
-    if (run / artifact.BASELINE).is_dir():
-        answers.append(answer(Classifier.load(run, which="baseline"), "baseline", rows, progress))
+def _classifiers(
+    run: Path, config: TrainConfig, device: str, precision: Precision | Literal["auto"]
+) -> Iterator[tuple[Kind, Classifier]]:
+    """The baseline, if the run has one, and the model, unless the run is the baseline; each loaded when asked for."""
+    has_baseline = (run / artifact.BASELINE).is_dir()
+    if has_baseline:
+        yield "baseline", Classifier.load(run, which="baseline")
     if config.model != "baseline":
-        answers.append(answer(Classifier.load(run, device=device, precision=precision), "model", rows, progress))
-    return answers
+        # Hashing 13 GB of weights takes a while; loading the baseline has compared every file of the run.
+        yield "model", Classifier.load(run, device=device, precision=precision, verify=not has_baseline)
 
 
 def _against_baseline(answers: Sequence[Answers], rows: Rows) -> metrics.Paired | None:

@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from shelfwise.data.perturb import Perturbation
 from shelfwise.errors import CorruptArtifactError
+from shelfwise.hierarchy import HierarchyScores
 from shelfwise.metrics import Bin, Interval, Paired, Scores, TypeScores, accuracy_interval
 
 FORMAT = 1
@@ -45,6 +47,7 @@ class Standing:
     scores: Scores
     interval: Interval  # of the accuracy
     category_accuracy: float | None  # right category, whatever the type; None without a taxonomy
+    hierarchy: HierarchyScores | None  # how far wrong the mistakes are; None without a taxonomy
     new_name_accuracy: float | None  # on rows whose name training did not have; None where unknown or none is left
     decisions: Decisions | None  # None for the majority
     seconds: float | None  # of scoring all rows, without loading; None for the majority
@@ -86,6 +89,39 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
+class Drop:
+    """What one kind of perturbation costs a classifier, on the rows that it applies to."""
+
+    perturbation: Perturbation
+    n: int  # rows
+    before: float  # accuracy on their names as they are
+    after: float  # and on the perturbed names
+    after_interval: Interval
+    drop: float  # before minus after
+    interval: Interval  # of the drop
+
+
+@dataclass(frozen=True, slots=True)
+class TypeDrop:
+    """What all perturbations together cost one inventory type."""
+
+    label: str
+    n: int  # perturbed names
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Robustness:
+    """How one classifier takes perturbed names."""
+
+    kind: Kind
+    name: str
+    drops: tuple[Drop, ...]  # in the order of `perturb.KINDS`; kinds that apply to no row are left out
+    worst_types: tuple[TypeDrop, ...]  # most lost first
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """An evaluation's numbers."""
 
@@ -93,6 +129,7 @@ class Evaluation:
     facts: Facts
     standings: tuple[Standing, ...]  # majority, baseline if the run has one, model if the run is not the baseline
     against_baseline: Paired | None  # the model first; None where there are not both
+    robustness: tuple[Robustness, ...] = ()  # of baseline and model, where asked for
 
     @property
     def subject(self) -> Standing:
@@ -110,6 +147,7 @@ class Evaluation:
             "facts": asdict(self.facts),
             "standings": [asdict(standing) for standing in self.standings],
             "against_baseline": None if self.against_baseline is None else asdict(self.against_baseline),
+            "robustness": [asdict(each) for each in self.robustness],
         }
 
     @classmethod

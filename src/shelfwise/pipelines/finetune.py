@@ -12,7 +12,7 @@ import torch
 from shelfwise import artifact
 from shelfwise.calibration import Calibration
 from shelfwise.config import TrainConfig
-from shelfwise.errors import ConfigError, WorkError
+from shelfwise.errors import ConfigError, ModelNotFoundError, WorkError
 from shelfwise.modeling import adapters, backbone, checkpoint, encoding, hardware, memory, registry, tiny
 from shelfwise.modeling.batching import Item
 from shelfwise.modeling.encoding import Encoder
@@ -43,9 +43,6 @@ def finetune(
     precision = hardware.resolve_precision(config.training.precision, place)
     config, choice = settle(config, resolved, base_config, items, place, precision)
     hooks.note(_plan_line(config, choice, place))
-    if not resume:
-        begin(out, config, prepared)
-
     torch.manual_seed(config.training.seed)
     settings = load_settings(config, len(prepared.labels), place, config.training.precision)
     pad = encoder.tokenizer.pad_token_id
@@ -57,6 +54,8 @@ def finetune(
     if config.method != "full":
         model = adapters.attach(model, config.lora, config.objective)
     engine = Engine.of(model, encoder, config.objective, prepared.labels, place, settings.precision)
+    if not resume:  # only now: a model that can't be loaded leaves no run behind
+        begin(out, config, prepared)
     job = _job(config, prepared, items, settings.precision, out, hooks)
     run = _optimise(engine, job, config, out, resume, hooks)
     _save(engine, config, out)
@@ -84,7 +83,10 @@ def _base_config(resolved: registry.ResolvedModel, encoder: Encoder) -> Any:
     from transformers import AutoConfig
 
     if resolved.folder:
-        return AutoConfig.from_pretrained(resolved.folder)
+        try:
+            return AutoConfig.from_pretrained(resolved.folder)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelNotFoundError(f"{resolved.folder}: no base model that transformers knows ({error}).") from error
     assert resolved.spec is not None
     return tiny.config_for(resolved.spec.architecture, encoder.tokenizer)
 
@@ -194,6 +196,7 @@ def _job(
         precision=precision,
         checkpoints=out / artifact.CHECKPOINTS,
         trackers=config.trackers,
+        tracker_files=out / artifact.TRACKERS,
         stop=StopRequest(),
         report=report,
     )
@@ -212,7 +215,7 @@ def _optimise(engine: Engine, job: Job, config: TrainConfig, out: Path, resume: 
             trainer.train(resume_from_checkpoint=str(start) if start else None)
     except torch.OutOfMemoryError as error:
         raise WorkError(
-            f"The GPU's memory is full at a micro-batch of {job.micro_batch_size}. Set training.micro_batch_size to "
+            f"The GPU's memory is full at a micro-batch of {job.micro_batch_size}. Set --micro-batch-size to "
             f"{max(1, job.micro_batch_size // 2)} (the batch stays as it is), or turn gradient checkpointing on."
         ) from error
     seconds = time.perf_counter() - began
@@ -228,9 +231,9 @@ def _save(engine: Engine, config: TrainConfig, out: Path) -> None:
     """Save weights and tokenizer under the ecosystem's own names."""
     name = artifact.MODEL if config.method == "full" else artifact.ADAPTER
     with artifact.atomic_folder(out / name) as staging:
-        engine.model.save_pretrained(staging)  # type: ignore[operator]
+        checkpoint.save_model(engine.model, staging)
+        if config.method == "full":
+            # A full model's folder is a plain transformers model: its tokenizer belongs beside it.
+            engine.encoder.tokenizer.save_pretrained(staging)
     with artifact.atomic_folder(out / artifact.TOKENIZER) as staging:
         engine.encoder.tokenizer.save_pretrained(staging)
-    if config.method == "full":
-        # A full model's folder is a plain transformers model: its tokenizer belongs beside it.
-        engine.encoder.tokenizer.save_pretrained(out / name)

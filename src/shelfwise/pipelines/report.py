@@ -9,6 +9,7 @@ from shelfwise.metrics import Paired, TypeScores
 from shelfwise.pipelines import pages
 from shelfwise.pipelines.evaluation import Details, Evaluation, Kind, Standing
 from shelfwise.pipelines.pages import SIGNIFICANT, Line
+from shelfwise.pipelines.robustness import TITLES
 
 SOLID_F1 = 0.8
 _COLORS: dict[Kind, str] = {
@@ -56,6 +57,7 @@ def render(evaluation: Evaluation, details: Details) -> str:
         tested_types=sum(row.scores.support > 0 for row in types),
         untested_types=len(details.types) - len(types),
         solid_types=sum(row.scores.f1 >= SOLID_F1 for row in types),
+        perturbations=TITLES,
         unknown_rows=sum(unknown.rows for unknown in evaluation.facts.unknown_types),
     )
 

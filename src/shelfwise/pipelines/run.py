@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +15,9 @@ from shelfwise.calibration import Calibration
 from shelfwise.classifier import Scorer
 from shelfwise.config import TrainConfig
 from shelfwise.data.catalogue import Catalogue, read_catalogue, require_trainable
+from shelfwise.data.leakage import find_leakage, require_no_leakage
 from shelfwise.data.split import Splits, make_splits
-from shelfwise.errors import InputError
+from shelfwise.errors import InputError, StorageError
 from shelfwise.labels import Labels
 from shelfwise.prompts import PromptFormat
 from shelfwise.records import Product
@@ -56,11 +58,16 @@ class Hooks:
     note: Callable[[str], None] = lambda _: None
 
 
-def prepare(config: TrainConfig) -> Prepared:
-    """Read the catalogue and cut it as the configuration says.
+def prepare(config: TrainConfig, hooks: Hooks | None = None, *, strict: bool = False) -> Prepared:
+    """Read the catalogue, cut it as the configuration says, and look for leakage.
+
+    Args:
+        config: what to read and how to cut it.
+        hooks: are told of leakage, in one line.
+        strict: refuse leakage that makes the numbers wrong.
 
     Raises:
-        CatalogueError: the file can't be used, or there is nothing to learn in it.
+        CatalogueError: the file can't be used, there is nothing to learn in it, or `strict` refuses it.
     """
     if config.catalogue is None:
         raise InputError(
@@ -72,16 +79,47 @@ def prepare(config: TrainConfig) -> Prepared:
     splits.check(catalogue)
     parts = splits.parts(catalogue)
     if not parts.train:
-        raise InputError(f"{config.catalogue}: the split leaves no product to train on. Use a smaller --test-size.")
+        raise InputError(f"{config.catalogue}: the split leaves no product to train on. Use a smaller split.test_size.")
+    watch_leakage(catalogue, splits, config, (hooks or Hooks()).note, strict=strict)
     return Prepared(catalogue, splits, Labels.of(catalogue.labelled), parts.train, parts.validation)
 
 
+def watch_leakage(
+    catalogue: Catalogue, splits: Splits, config: TrainConfig, note: Callable[[str], None], *, strict: bool
+) -> None:
+    """Say in one line what leaks, if anything does.
+
+    Raises:
+        CatalogueError: with `strict`, for leakage that makes the numbers wrong; near duplicates alone pass.
+    """
+    leakage = find_leakage(catalogue, splits, config.text_columns)
+    if strict:
+        require_no_leakage(leakage, catalogue)
+    if leakage:
+        note(leakage.summary())
+
+
 def begin(out: Path, config: TrainConfig, prepared: Prepared) -> None:
-    """Write what is known before training; `config.yaml` last, for it marks a run as begun."""
-    artifact.write_json(out / artifact.LABELS, prepared.labels.to_json())
-    artifact.write_json(out / artifact.PROMPT, PromptFormat().to_json())
-    artifact.write_json(out / artifact.SPLIT, prepared.splits.to_json())
-    artifact.write_text(out / artifact.CONFIG, configs.dump(config))
+    """Write what is known before training; `config.yaml` last, for it marks a run as begun.
+
+    Raises:
+        StorageError: the disk refused; what had been written is gone again, so that the same call can be repeated.
+    """
+    documents = {
+        artifact.LABELS: prepared.labels.to_json(),
+        artifact.PROMPT: PromptFormat().to_json(),
+        artifact.SPLIT: prepared.splits.to_json(),
+    }
+    try:
+        for name, document in documents.items():
+            artifact.write_json(out / name, document)
+        artifact.write_text(out / artifact.CONFIG, configs.dump(config))
+    except StorageError:
+        for name in documents:
+            (out / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            out.rmdir()
+        raise
 
 
 def targets_of(products: Sequence[Product], labels: Labels) -> list[int]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from shelfwise import metrics
 from shelfwise.calibration import Calibration
 from shelfwise.classifier import Classifier
+from shelfwise.hierarchy import HierarchyScores, hierarchy_scores
 from shelfwise.labels import Labels
 from shelfwise.pipelines.evaluation import Decisions, Kind, Standing
 from shelfwise.records import Product
@@ -136,6 +137,7 @@ def standing(answers: Answers, rows: Rows) -> Standing:
         scores=metrics.scores_of(answers.ranked, rows.targets),
         interval=metrics.accuracy_interval(int(correct.sum()), len(correct)),
         category_accuracy=_category_accuracy(answers, rows),
+        hierarchy=_hierarchy(answers, rows),
         new_name_accuracy=float(correct[new].mean()) if new is not None and new.any() else None,
         decisions=None if answers.kind == "majority" else decisions(answers, rows),
         seconds=answers.seconds,
@@ -150,6 +152,12 @@ def _category_accuracy(answers: Answers, rows: Rows) -> float | None:
     return float(
         np.mean([bool(r) or (t is not None and t == a) for t, a, r in zip(true, answered, right, strict=True)])
     )
+
+
+def _hierarchy(answers: Answers, rows: Rows) -> HierarchyScores | None:
+    if not rows.labels.taxonomy:
+        return None
+    return hierarchy_scores(rows.targets, answers.predictions, rows.names, rows.labels.taxonomy)
 
 
 def decisions(answers: Answers, rows: Rows) -> Decisions:

