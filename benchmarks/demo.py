@@ -1,6 +1,6 @@
 """The demo, timed: the packaged sample, both tiny models and the baseline.
 
-    python benchmarks/demo.py [--out benchmarks/results]
+python benchmarks/demo.py [--out benchmarks/results]
 """
 
 from __future__ import annotations

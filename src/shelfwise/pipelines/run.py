@@ -23,7 +23,7 @@ from shelfwise.prompts import PromptFormat
 from shelfwise.records import Product
 
 if TYPE_CHECKING:
-    from shelfwise.modeling.trainer import TrainProgress
+    from shelfwise.modeling.job import TrainProgress
 
 
 @dataclass(frozen=True, slots=True)

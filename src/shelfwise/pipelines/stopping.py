@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from shelfwise.errors import InterruptedRunError
 
 if TYPE_CHECKING:
-    from shelfwise.modeling.trainer import StopRequest
+    from shelfwise.modeling.job import StopRequest
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pytest
 from shelfwise import cli
 from shelfwise.config import TrainConfig
 from shelfwise.errors import InterruptedRunError, TrainingError
-from shelfwise.modeling.trainer import TrainProgress
+from shelfwise.modeling.job import TrainProgress
 from shelfwise.pipelines.run import Hooks, TrainedRun
 
 CONFIG = """

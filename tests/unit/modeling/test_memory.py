@@ -67,3 +67,11 @@ def test_what_does_not_fit_is_returned_with_an_estimate_that_says_so():
 
 def test_a_cpu_gets_short_micro_batches():
     assert choose(LLAMA, wish(on_gpu=False, method="lora"), 64 * GIB).micro_batch_size <= 32
+
+
+@pytest.mark.parametrize("batch_size", [256, 100, 30, 7])
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_a_chosen_micro_batch_divides_the_batch(batch_size, on_gpu):
+    for gib in (20, 40, 80):
+        choice = choose(LLAMA, wish(method="lora", batch_size=batch_size, on_gpu=on_gpu), gib * GIB)
+        assert batch_size % choice.micro_batch_size == 0

@@ -11,7 +11,8 @@ from shelfwise.config import LoraSettings, TrainingConfig
 from shelfwise.errors import CorruptArtifactError, TrainingError
 from shelfwise.modeling import adapters, checkpoint
 from shelfwise.modeling.engine import Engine
-from shelfwise.modeling.trainer import Job, ShelfwiseTrainer, Validation
+from shelfwise.modeling.job import Job, Validation
+from shelfwise.modeling.trainer import ShelfwiseTrainer
 from support.catalogue import EXAMPLES, LABELS, items_for
 
 HELD_OUT = EXAMPLES[::7]
