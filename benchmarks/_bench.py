@@ -14,7 +14,17 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "torchao", "scikit-learn", "numpy")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "torchao",
+    "scikit-learn",
+    "cleanlab",
+    "numpy",
+)
 
 
 def hardware() -> str:

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "audit": "shelfwise.data.audit",
+    "audit_labels": "shelfwise.pipelines.label_audit",
     "compare": "shelfwise.pipelines.compare",
     "demo": "shelfwise.pipelines.demo",
     "evaluate": "shelfwise.pipelines.evaluate",
