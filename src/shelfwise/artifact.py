@@ -48,6 +48,24 @@ CARD = "README.md"
 UNHASHED = (CHECKPOINTS, EVALUATION, TRACKERS)
 
 
+def source_commit(package: Path = Path(__file__).parent) -> str | None:
+    """The commit that Shelfwise runs from, where it runs from a git checkout (an editable install); else None."""
+    git = next((folder / ".git" for folder in package.parents if (folder / ".git").is_dir()), None)
+    try:
+        if git is None:
+            return None
+        head = (git / "HEAD").read_text(encoding="ascii").strip()
+        if not head.startswith("ref: "):
+            return head
+        name = head.removeprefix("ref: ")
+        if (git / name).is_file():
+            return (git / name).read_text(encoding="ascii").strip()
+        packed = (git / "packed-refs").read_text(encoding="ascii").splitlines()
+        return next((line.split()[0] for line in packed if line.endswith(f" {name}")), None)
+    except (OSError, ValueError):
+        return None  # a checkout of another shape is no reason to lose a run
+
+
 def write_manifest(run: Path, facts: dict[str, object]) -> None:
     """Write a run folder's manifest, which makes it complete. Always the last file written."""
     storage.write_manifest(run, facts, apart=UNHASHED)

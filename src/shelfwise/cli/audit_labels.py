@@ -23,7 +23,7 @@ _MERGES = 10
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("audit-labels")(command)
+    app.command("audit-labels", short_help="Products whose type is probably wrong.")(command)
 
 
 def command(

@@ -27,7 +27,7 @@ _STYLES = {"problem": "bold red", "warning": "yellow", "info": "cyan"}
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("check")(command)
+    app.command("check", short_help="What is wrong with a catalogue.")(command)
 
 
 def command(

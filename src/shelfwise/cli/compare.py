@@ -12,7 +12,7 @@ from shelfwise.cli import _shared, _standings
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("compare")(command)
+    app.command("compare", short_help="Runs side by side, with significance.")(command)
 
 
 def command(

@@ -12,7 +12,7 @@ from shelfwise.cli import _shared, _standings
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("demo")(command)
+    app.command("demo", short_help="The whole path on a packaged sample.")(command)
 
 
 def command(

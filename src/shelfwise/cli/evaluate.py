@@ -28,7 +28,7 @@ class Precision(str, enum.Enum):
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("evaluate")(command)
+    app.command("evaluate", short_help="Measure a run on held-out products.")(command)
 
 
 def command(

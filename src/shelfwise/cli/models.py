@@ -9,7 +9,7 @@ from shelfwise.cli import _shared
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("models")(command)
+    app.command("models", short_help="Base models, and what fits here.")(command)
 
 
 def command(as_json: _shared.JsonOption = False) -> None:

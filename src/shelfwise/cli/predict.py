@@ -27,7 +27,7 @@ class Precision(str, enum.Enum):
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("predict")(command)
+    app.command("predict", short_help="Classify the products of a file.")(command)
 
 
 def command(

@@ -27,7 +27,7 @@ class Strategy(str, enum.Enum):
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("split")(command)
+    app.command("split", short_help="Cut a catalogue into three parts.")(command)
 
 
 def command(

@@ -64,7 +64,7 @@ class Tracker(str, enum.Enum):
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("train")(command)
+    app.command("train", short_help="Fine-tune a base model.")(command)
 
 
 def command(

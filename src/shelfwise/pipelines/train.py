@@ -86,6 +86,7 @@ def facts(run: TrainedRun) -> dict[str, object]:
     """What a run's manifest says beside its files' hashes."""
     return {
         "shelfwise": __version__,
+        "commit": artifact.source_commit(),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "base_model": run.config.model,
         "revision": run.config.revision,
