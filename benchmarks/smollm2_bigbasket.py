@@ -88,6 +88,9 @@ def measure(recipe: str, seed: int, options: argparse.Namespace, *, yardsticks: 
                 row["peak_gib"] = round(trained.peak_bytes / 2**30, 2)
         elif not yardsticks:
             continue
+        elif standing.kind == "baseline" and trained.baseline_seconds is not None:
+            row["train_rows"] = trained.train_rows
+            row["train_s"] = round(trained.baseline_seconds, 1)
         rows.append(row)
         _bench.say(row)
     shutil.rmtree(run, ignore_errors=True)

@@ -149,7 +149,8 @@ def command(
     if as_json:
         _shared.print_json({"run": str(run.folder), **pipeline.facts(run)})
         return
-    typer.echo(f"Run folder: {run.folder}  ({run.steps} steps in {run.seconds:.0f} s)")
+    took = f"{run.steps} steps in {run.seconds:.0f} s" if run.steps else f"fitted in {run.baseline_seconds or 0:.1f} s"
+    typer.echo(f"Run folder: {run.folder}  ({took})")
     typer.echo(f"Next: shelfwise evaluate {run.folder}")
 
 

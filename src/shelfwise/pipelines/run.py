@@ -48,6 +48,7 @@ class TrainedRun:
     best_metric: float | None  # on validation
     peak_bytes: int | None  # of GPU memory; None on a CPU
     train_rows: int = 0  # products trained on
+    baseline_seconds: float | None = None  # of fitting and calibrating the baseline; None without one
 
 
 @dataclass(frozen=True, slots=True)

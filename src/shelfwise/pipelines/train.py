@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import time
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -75,7 +77,9 @@ def _train(config: TrainConfig, prepared: Prepared, out: Path, resume: bool, dev
     calibrations = {"model": model_calibration} if model_calibration else {}
     if run.config.baseline or run.config.model == "baseline":
         hooks.note("fitting the linear baseline on the same products")
+        began = time.perf_counter()
         calibrations["baseline"] = _fit_baseline(prepared, out)
+        run = replace(run, baseline_seconds=time.perf_counter() - began)
     artifact.write_json(out / artifact.CALIBRATION, Calibration.to_json_all(calibrations))
     artifact.write_text(out / artifact.CARD, card.render(run, prepared))
     artifact.write_manifest(out, facts(run))
@@ -95,6 +99,7 @@ def facts(run: TrainedRun) -> dict[str, object]:
         "steps": run.steps,
         "train_rows": run.train_rows,
         "train_seconds": round(run.seconds, 2),
+        "baseline_seconds": None if run.baseline_seconds is None else round(run.baseline_seconds, 2),
         "peak_gib": None if run.peak_bytes is None else round(run.peak_bytes / 2**30, 2),
         "validation": run.best_metric,
     }
