@@ -8,7 +8,9 @@ OUT ?= demo-run
 
 .PHONY: demo test check install install-dev docs clean
 
+# The default folder is the demo's own and is made anew; another one is left to the command, which refuses to overwrite.
 demo: install
+	@$(if $(filter demo-run,$(OUT)),rm -rf demo-run)
 	$(BIN)/shelfwise demo --out $(OUT)
 
 test: install-dev
