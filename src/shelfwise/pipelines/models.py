@@ -51,7 +51,7 @@ def _methods(model: registry.BaseModel, free: int, low_precision: bool) -> tuple
     if model.source == "built in":
         return ("full",)  # fresh weights leave an adapter nothing to adapt
     # Layers hold nearly all of a model's weights; adapters of rank 16 about half a percent of them.
-    shape = memory.Shape(model.parameters, int(0.95 * model.parameters), int(model.parameters / 3000), 0, 0, 0)
+    shape = memory.Shape(model.parameters, int(0.95 * model.parameters), int(model.parameters / 3000), 0, 0, 0, 0)
     return tuple(
         method
         for method in METHODS

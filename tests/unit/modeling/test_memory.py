@@ -75,3 +75,30 @@ def test_a_chosen_micro_batch_divides_the_batch(batch_size, on_gpu):
     for gib in (20, 40, 80):
         choice = choose(LLAMA, wish(method="lora", batch_size=batch_size, on_gpu=on_gpu), gib * GIB)
         assert batch_size % choice.micro_batch_size == 0
+
+
+def test_a_gated_mlp_keeps_more_than_a_plain_one():
+    assert (LLAMA.up_maps, FALCON.up_maps) == (2, 1)
+    llama, falcon = (estimate(shape, "lora", tokens=1000, low_precision=True).activations for shape in (LLAMA, FALCON))
+    assert falcon / llama == pytest.approx(1.15, abs=0.05)  # the ratio of the measured peaks
+
+
+# Peaks of benchmarks/results/true_size_*.json; the longest prompt of the training rows has 61 tokens.
+@pytest.mark.parametrize(
+    ("shape", "method", "optimizer", "rows", "checkpointing", "peak_gib"),
+    [
+        (LLAMA, "lora", "adamw", 128, False, 48.1),
+        (LLAMA, "qlora", "adamw", 128, False, 39.1),
+        (LLAMA, "full", "adamw_bf16", 256, True, 51.0),
+        (FALCON, "lora", "adamw", 256, True, 19.3),
+        (FALCON, "qlora", "adamw", 128, False, 44.8),
+        (FALCON, "full", "adamw_bf16", 256, True, 53.3),
+    ],
+)
+def test_estimates_stay_above_the_measured_peaks_and_within_half(
+    shape, method, optimizer, rows, checkpointing, peak_gib
+):
+    found = estimate(
+        shape, method, tokens=rows * 61, low_precision=True, optimizer=optimizer, checkpointing=checkpointing
+    )
+    assert peak_gib < found.total / GIB < 1.5 * peak_gib
