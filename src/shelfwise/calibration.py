@@ -1,28 +1,29 @@
-"""What a confidence promises: one temperature for the probabilities, one threshold for accepting an answer.
+"""What a confidence promises: one temperature for the probabilities, and thresholds for accepting an answer.
 
-Both are fitted on validation rows. The temperature (Guo et al. 2017) makes probabilities honest on average; the
-threshold turns a promise ("accepted answers are right 95 times in 100") into the confidence that keeps it.
+All are fitted on validation rows. The temperature (Guo et al. 2017) makes probabilities honest on average; a threshold
+turns a promise ("accepted answers are right 95 times in 100") into the confidence that keeps it. Where the type is not
+sure enough, its sub-category or its category may be.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shelfwise.errors import CorruptArtifactError, InputError
-from shelfwise.records import Decision
+from shelfwise.labels import Labels
+from shelfwise.records import LEVELS
+from shelfwise.thresholds import NEVER, Decided, Shelves, fit_groups, fit_threshold, lower_bound
 
 FORMAT = 1
 PROMISE = 0.95
-NEVER = 1.01  # a threshold above every probability: no answer is accepted
-MIN_SUPPORT = 30  # validation rows that a threshold must rest on
 TEMPERATURES = (0.02, 50.0)  # the search's bounds; SVM margins fit near 0.2, language models between 0.8 and 2
-MAX_BYTES = 1 << 20
+MAX_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,30 +32,41 @@ class Calibration:
 
     temperature: float = 1.0
     promise: float = PROMISE  # the precision that accepted answers are to have
-    threshold: float = NEVER  # confidences at or above it are accepted
-    rows: int = 0  # validation rows that both were fitted on
-    accepted: int = 0  # of them, at or above the threshold
+    threshold: float = NEVER  # confidences at or above it are accepted, unless type or category have their own
+    rows: int = 0  # validation rows that all was fitted on
+    accepted: int = 0  # of them, at or above `threshold`
     precision: float = 0.0  # share of the accepted that are right
     precision_low: float = 0.0  # its lower 95% confidence bound; at or above the promise when anything is accepted
+    by_type: Mapping[str, float] = field(default_factory=dict)  # own thresholds, none below `threshold`
+    by_category: Mapping[str, float] = field(default_factory=dict)  # of its types that have none of their own
+    sub_category_threshold: float = NEVER  # of a sub-category's probability, where the type is not accepted
+    category_threshold: float = NEVER  # of a category's, where neither type nor sub-category are
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < float("inf"):
             raise InputError(f"A temperature is a number above 0, not {self.temperature}.")
         if not 0 < self.promise < 1:
             raise InputError(f"A promised precision lies between 0 and 1, not {self.promise}.")
-        if not 0 <= self.threshold <= NEVER:
-            raise InputError(f"A threshold lies between 0 and {NEVER}, not {self.threshold}.")
+        levels = (self.threshold, self.sub_category_threshold, self.category_threshold)
+        for threshold in (*levels, *self.by_type.values(), *self.by_category.values()):
+            if not 0 <= threshold <= NEVER:
+                raise InputError(f"A threshold lies between 0 and {NEVER}, not {threshold}.")
 
     @classmethod
     def fit(
-        cls, log_probs: NDArray[np.floating], targets: NDArray[np.integer], promise: float = PROMISE
+        cls,
+        log_probs: NDArray[np.floating],
+        targets: NDArray[np.integer],
+        promise: float = PROMISE,
+        labels: Labels | None = None,
     ) -> Calibration:
-        """Fit temperature and threshold on validation rows.
+        """Fit temperature and thresholds on validation rows.
 
         Args:
             log_probs: (N, C) natural logarithms, uncalibrated.
             targets: (N,) true label positions, each in [0, C).
-            promise: the precision that accepted answers are to have.
+            promise: the precision that accepted answers are to have, at each level.
+            labels: the C labels with their taxonomy; None: one threshold for all types, and no level above them.
 
         Returns:
             The calibration; with no rows the temperature is 1 and nothing is accepted.
@@ -69,11 +81,13 @@ class Calibration:
             return cls(promise=promise)
         if true.min() < 0 or true.max() >= log_probs.shape[1]:
             raise InputError("Calibration needs targets among the classifier's own labels.")
+        if labels is not None and len(labels) != log_probs.shape[1]:
+            raise InputError(f"{len(labels)} labels, but log-probabilities of shape {log_probs.shape}.")
         temperature = fit_temperature(log_probs, true)
         probabilities = np.exp(_log_softmax(log_probs, temperature))
-        confidence = probabilities.max(axis=1)
-        threshold, accepted, right = fit_threshold(confidence, log_probs.argmax(axis=1) == true, promise)
-        return cls(
+        answered = probabilities.argmax(axis=1)
+        threshold, accepted, right = fit_threshold(probabilities.max(axis=1), answered == true, promise)
+        fitted = cls(
             temperature=temperature,
             promise=promise,
             threshold=threshold,
@@ -82,6 +96,40 @@ class Calibration:
             precision=right / accepted if accepted else 0.0,
             precision_low=float(lower_bound(right, accepted)) if accepted else 0.0,
         )
+        if labels is None:
+            return fitted
+        shelves = Shelves.of(labels)
+        return fitted._with_own_thresholds(probabilities, true, shelves)._with_levels(probabilities, true, shelves)
+
+    def _with_own_thresholds(
+        self, probabilities: NDArray[np.float32], targets: NDArray[np.int64], shelves: Shelves
+    ) -> Calibration:
+        """This calibration with the thresholds of those types and categories whose rows show one."""
+        answered, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+        groups = (answered, shelves.categories.of_label[answered])
+        types, categories = (
+            fit_groups(confidence, answered == targets, group, self.promise, self.threshold) for group in groups
+        )
+        by_type = {shelves.labels[position]: threshold for position, threshold in types.items()}
+        return replace(self, by_type=by_type, by_category=shelves.categories.named(categories))
+
+    def _with_levels(
+        self, probabilities: NDArray[np.float32], targets: NDArray[np.int64], shelves: Shelves
+    ) -> Calibration:
+        """This calibration with a threshold for each level above the type, fitted on the rows left over below it.
+
+        Fitted on all rows, the sure types would vouch for sub-categories that nobody asks for: the promise has to hold
+        among the very rows that are accepted at the level.
+        """
+        left = self.decide(probabilities, shelves).level != LEVELS.index("type")
+        found = []
+        for nodes in shelves.above:
+            node, share = nodes.best(probabilities[left])
+            right = (node >= 0) & (nodes.of_label[targets[left]] == node)
+            threshold, _, _ = fit_threshold(share, right, self.promise)
+            found.append(threshold)
+            left[left] = share < threshold
+        return replace(self, sub_category_threshold=found[0], category_threshold=found[1])
 
     def log_probs(self, log_probs: NDArray[np.floating]) -> NDArray[np.float32]:
         """(N, C) calibrated natural logarithms from uncalibrated ones."""
@@ -91,15 +139,35 @@ class Calibration:
         """(N, C) calibrated probabilities from uncalibrated natural logarithms; each row sums to 1."""
         return np.exp(self.log_probs(log_probs))
 
-    def accepts(self, confidence: float) -> bool:
-        """Whether an answer of this calibrated confidence keeps the promise."""
-        return confidence >= self.threshold
+    def thresholds(self, labels: Labels) -> NDArray[np.float64]:
+        """(C,) the confidence from which each label is accepted: its own, else its category's, else that of all."""
+        categories = [labels.taxonomy.category(name) or "" for name in labels]
+        return np.array(
+            [
+                self.by_type.get(name, self.by_category.get(category, self.threshold))
+                for name, category in zip(labels, categories, strict=True)
+            ]
+        )
 
-    def decide(self, confidence: float) -> Decision:
-        """What becomes of an answer of this calibrated confidence."""
-        return "accept" if self.accepts(confidence) else "review"
+    def decide(self, probabilities: NDArray[np.floating], shelves: Shelves) -> Decided:
+        """The deepest level at which each answer keeps the promise.
 
-    def to_json(self) -> dict[str, float]:
+        Args:
+            probabilities: (N, C) calibrated.
+            shelves: of the C labels.
+        """
+        node = probabilities.argmax(axis=1)
+        confidence = probabilities.max(axis=1, initial=0)
+        level = np.zeros(len(node), np.int64)
+        left = np.flatnonzero(confidence < self.thresholds(shelves.labels)[node])
+        for depth, nodes in enumerate(shelves.above, 1):
+            level[left] = depth
+            node[left], share = nodes.best(probabilities[left])
+            left = left[share < (self.sub_category_threshold, self.category_threshold)[depth - 1]]
+        level[left], node[left] = LEVELS.index(""), -1
+        return Decided(level, node)
+
+    def to_json(self) -> dict[str, object]:
         """One classifier's entry in `calibration.json`."""
         return asdict(self)
 
@@ -125,7 +193,7 @@ class Calibration:
             if stored.pop("format") != FORMAT:
                 raise ValueError(f"not of format {FORMAT}")
             return {str(name): cls._of(entry) for name, entry in stored.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, InputError) as error:
             raise CorruptArtifactError(f"{path}: not a readable calibration ({error}). Copy the run again.") from error
 
     @classmethod
@@ -135,21 +203,31 @@ class Calibration:
         if unknown:
             raise ValueError(f"missing or unknown: {', '.join(sorted(unknown))}")
 
-        def number(key: str) -> float:
-            value = entry[key]
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise TypeError(f"{key} is {value!r}, no number")
-            return float(value)
-
         return cls(
-            temperature=number("temperature"),
-            promise=number("promise"),
-            threshold=number("threshold"),
-            rows=int(number("rows")),
-            accepted=int(number("accepted")),
-            precision=number("precision"),
-            precision_low=number("precision_low"),
+            temperature=_number(entry["temperature"]),
+            promise=_number(entry["promise"]),
+            threshold=_number(entry["threshold"]),
+            rows=int(_number(entry["rows"])),
+            accepted=int(_number(entry["accepted"])),
+            precision=_number(entry["precision"]),
+            precision_low=_number(entry["precision_low"]),
+            by_type=_numbers(entry["by_type"]),
+            by_category=_numbers(entry["by_category"]),
+            sub_category_threshold=_number(entry["sub_category_threshold"]),
+            category_threshold=_number(entry["category_threshold"]),
         )
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{value!r} is no number")
+    return float(value)
+
+
+def _numbers(value: object) -> dict[str, float]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r} is no table of thresholds")
+    return {str(name): _number(number) for name, number in value.items()}
 
 
 def _log_softmax(log_probs: NDArray[np.floating], temperature: float) -> NDArray[np.float32]:
@@ -177,42 +255,3 @@ def fit_temperature(log_probs: NDArray[np.floating], targets: NDArray[np.integer
 
     low, high = np.log(TEMPERATURES)
     return float(np.exp(minimize_scalar(nll, bounds=(low, high), method="bounded", options={"xatol": 1e-4}).x))
-
-
-def lower_bound(right: NDArray[np.integer] | int, n: NDArray[np.integer] | int) -> NDArray[np.float64]:
-    """Clopper and Pearson's (1934) one-sided lower 95% bound of a share; 0 where nothing is right."""
-    from scipy.stats import beta
-
-    bound = beta.ppf(0.05, right, np.asarray(n) - right + 1)
-    return np.where(np.asarray(right) > 0, bound, 0.0)
-
-
-def fit_threshold(
-    confidence: NDArray[np.floating], correct: NDArray[np.bool_], promise: float
-) -> tuple[float, int, int]:
-    """The smallest confidence at which answers still keep the promise.
-
-    The bound is looked up at every confidence, so it is no strict guarantee; measured, it comes close to one. In 300
-    bootstrap draws each of 150, 500 and 2,000 validation rows (the baseline on BigBasket), the true precision at the
-    threshold fell short of a promise of 0.90 or 0.95 in 2 to 5% of the draws, and of 0.98 in up to 8%.
-
-    Args:
-        confidence: (N,) calibrated probabilities of the answers.
-        correct: (N,) whether they are right.
-        promise: the precision that the accepted answers' lower 95% bound must reach, on `MIN_SUPPORT` rows or more.
-
-    Returns:
-        The threshold, the number of rows at or above it, and how many of those are right; (NEVER, 0, 0) when no
-        threshold keeps the promise.
-    """
-    order = np.argsort(-confidence, kind="stable")
-    ranked = confidence[order]
-    right = np.cumsum(correct[order], dtype=np.int64)
-    accepted = np.arange(1, len(ranked) + 1)
-    # Rows of equal confidence are accepted together or not at all.
-    last_of_its_value = np.append(ranked[1:] != ranked[:-1], True)
-    keeps = last_of_its_value & (accepted >= MIN_SUPPORT) & (lower_bound(right, accepted) >= promise)
-    if not keeps.any():
-        return NEVER, 0, 0
-    position = int(np.flatnonzero(keeps)[-1])
-    return float(ranked[position]), int(accepted[position]), int(right[position])

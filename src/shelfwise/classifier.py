@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from shelfwise import artifact
 from shelfwise.errors import RunFolderError
 from shelfwise.labels import Labels
-from shelfwise.records import Prediction
+from shelfwise.records import LEVELS, Prediction
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from shelfwise.calibration import Calibration
     from shelfwise.config import Precision, Role
+    from shelfwise.thresholds import Shelves
 
 
 class Scorer(Protocol):
@@ -37,6 +38,12 @@ class Classifier:
     scorer: Scorer
     calibration: Calibration
     text_columns: tuple[Role, ...]
+    shelves: Shelves = field(init=False, repr=False, compare=False)  # of `labels`
+
+    def __post_init__(self) -> None:
+        from shelfwise.thresholds import Shelves
+
+        object.__setattr__(self, "shelves", Shelves.of(self.labels))
 
     @classmethod
     def load(
@@ -123,17 +130,22 @@ class Classifier:
 
         probabilities = self.probabilities(texts)
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, : max(1, top_k)]
+        decided = self.calibration.decide(probabilities, self.shelves)
         predictions = []
-        for row, best in zip(probabilities, order, strict=True):
+        for row, best, level, node in zip(
+            probabilities, order, decided.level.tolist(), decided.node.tolist(), strict=True
+        ):
             ranked = tuple((self.labels[i], float(row[i])) for i in best.tolist())
             label, confidence = ranked[0]
             predictions.append(
                 Prediction(
                     label=label,
                     confidence=confidence,
-                    decision=self.calibration.decide(confidence),
+                    decision="accept" if LEVELS[level] == "type" else "review",
+                    level=LEVELS[level],
                     top_k=ranked,
                     path=self.labels.taxonomy.path(label),
+                    sure_path=self.shelves.path(level, node),
                 )
             )
         return predictions

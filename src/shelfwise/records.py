@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Decision = Literal["accept", "review"]
+Level = Literal["type", "sub_category", "category", ""]  # how deep an answer keeps the promise; "" when nowhere
+LEVELS: tuple[Level, ...] = ("type", "sub_category", "category", "")  # deepest first
 Method = Literal["full", "lora", "qlora"]
 Objective = Literal["head", "completion"]
 
@@ -59,6 +61,8 @@ class Prediction:
 
     label: str
     confidence: float  # calibrated probability of `label`, in [0, 1]
-    decision: Decision
+    decision: Decision  # "accept" only when `level` is "type"
+    level: Level  # the deepest that keeps the promise
     top_k: tuple[tuple[str, float], ...]  # (label, calibrated probability), highest first; top_k[0][0] == label
     path: tuple[str, ...]  # (category, sub-category, type) as far as the taxonomy knows it; path[-1] == label
+    sure_path: tuple[str, ...]  # the most probable path down to `level`; need not begin `path`; () when nothing is sure

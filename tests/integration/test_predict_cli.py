@@ -105,7 +105,8 @@ def test_an_excel_file_goes_in_and_out(run: Path, tmp_path: Path, capsys: pytest
     out = tmp_path / "out.xlsx"
     assert cli.run(["predict", str(run), str(tmp_path / "new.xlsx"), "--out", str(out)]) == 0
     header, *cells = openpyxl.load_workbook(out)["predictions"].iter_rows(values_only=True)
-    assert header == ("name", "price", "predicted_type", "confidence", "decision", "top_k", "path", "model")
+    added = ("predicted_type", "confidence", "decision", "level", "top_k", "path", "sure_path", "model")
+    assert header == ("name", "price", *added)
     assert [row[:3] for row in cells] == [("basmati rice", "3.5", "Rice"), ("amla hair oil", "4", "Hair Oil")]
 
 

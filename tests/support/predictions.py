@@ -21,8 +21,12 @@ from shelfwise.classifier import Classifier
 from shelfwise.labels import Labels, Taxonomy
 from shelfwise.pipelines.predict import PredictionSummary, predict
 
-LABELS = Labels(("=Odd", "Shampoo", "Tea, Green"), Taxonomy({"Tea, Green": (("Drinks", "Hot > cold", 3),)}))
-ADDED = ["predicted_type", "confidence", "decision", "top_k", "path", "model"]
+LABELS = Labels(
+    ("=Odd", "Shampoo", "Tea, Green"),
+    Taxonomy({"=Odd": (("Drinks", "", 1),), "Tea, Green": (("Drinks", "Hot > cold", 3),)}),
+)
+CALIBRATION = Calibration(threshold=0.8, category_threshold=0.7)
+ADDED = ["predicted_type", "confidence", "decision", "level", "top_k", "path", "sure_path", "model"]
 
 
 @dataclass
@@ -62,7 +66,7 @@ class Job:
 
     def predict(self, source: Path, out: str | Path = "out.csv", **options: Any) -> PredictionSummary:
         roles = options.pop("text_columns", ("product",))
-        classifier = Classifier("fake", LABELS, self.scorer, Calibration(threshold=0.8), roles)
+        classifier = Classifier("fake", LABELS, self.scorer, CALIBRATION, roles)
         return predict(Path("no-run"), source, self.folder / out, classifier=classifier, **options)
 
     def rows(self, name: str = "out.csv") -> list[dict[str, str]]:

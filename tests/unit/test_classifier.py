@@ -80,6 +80,17 @@ def test_the_calibration_decides_and_changes_confidences_but_no_answer() -> None
     np.testing.assert_allclose(cooled.probabilities([text]).sum(axis=1), 1, atol=1e-6)
 
 
+def test_an_answer_that_is_sure_of_its_category_alone_says_so() -> None:
+    taxonomy = Taxonomy({"Rice": (("Food", "Dry", 3),), "Soap": (("Care", "", 2),), "Tea": (("Food", "Wet", 2),)})
+    calibration = Calibration(threshold=0.7, sub_category_threshold=0.65, category_threshold=0.6)
+    asked = Classifier("test", Labels(LABELS.names, taxonomy), Scorer(), calibration, ("product",))
+    found = asked.predict(["0.8 0.1 0.1", "0.66 0.2 0.14", "0.31 0.38 0.31", "0.1 0.5 0.4"])
+    assert [answer.decision for answer in found] == ["accept", "review", "review", "review"]
+    assert [answer.level for answer in found] == ["type", "sub_category", "category", ""]
+    assert [answer.sure_path for answer in found] == [("Food", "Dry", "Rice"), ("Food", "Dry"), ("Food",), ()]
+    assert [answer.label for answer in found] == ["Rice", "Rice", "Soap", "Soap"]
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run folder of the model `baseline`."""

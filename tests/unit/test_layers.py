@@ -16,7 +16,7 @@ LAYERS = {
     **dict.fromkeys(["__init__", "errors", "records"], 0),
     **dict.fromkeys(["text", "labels", "prompts", "config", "metrics", "hierarchy", "storage"], 1),
     **dict.fromkeys(["data", "modeling", "review"], 2),
-    **dict.fromkeys(["classifier", "baseline", "calibration", "artifact"], 3),
+    **dict.fromkeys(["classifier", "baseline", "calibration", "thresholds", "artifact"], 3),
     "pipelines": 4,
     **dict.fromkeys(["cli", "server"], 5),
 }

@@ -49,8 +49,8 @@ def command(
 ) -> None:
     """Classify every product of a file, however large.
 
-    The output holds the input's columns, then predicted_type, confidence, decision, top_k, path and model. Rows that
-    can't be classified go to OUTPUT's name with the ending .rejects.csv, with the reason.
+    The output holds the input's columns, then predicted_type, confidence, decision, level, top_k, path, sure_path and
+    model. Rows that can't be classified go to OUTPUT's name with the ending .rejects.csv, with the reason.
     """
     from shelfwise.pipelines.predict import expected_rows, predict
 

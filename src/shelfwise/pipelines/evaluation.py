@@ -25,17 +25,34 @@ Kind = Literal["majority", "baseline", "model"]
 Part = Literal["test", "all labelled rows"]
 
 
+Verdict = Literal["kept", "broken", "nothing accepted"]
+
+
+@dataclass(frozen=True, slots=True)
+class LevelDecisions:
+    """Rows whose type was not sure enough, but this level above it was."""
+
+    level: Literal["sub_category", "category"]
+    accepted: int  # rows
+    accepted_share: float  # of all rows
+    precision: float  # share of the accepted that are right at this level; 0 when none is accepted
+    interval: Interval  # of the precision
+    verdict: Verdict
+
+
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """What became of the answers at the threshold that the run chose on validation."""
+    """What became of the answers at the thresholds that the run chose on validation."""
 
     promise: float  # the precision that accepted answers were to have
-    threshold: float
+    threshold: float  # of all types that validation rows do not hold to more
+    stricter_types: int  # types that they do: by a threshold of the type, or of its category
     accepted: int  # rows
     accepted_share: float
     precision: float  # share of the accepted that are right; 0 when none is
     interval: Interval  # of the precision
-    verdict: Literal["kept", "broken", "nothing accepted"]
+    verdict: Verdict
+    above: tuple[LevelDecisions, ...]  # sub-category, then category; empty without a taxonomy
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from shelfwise.data.writer import defuse
 from shelfwise.pipelines import figures
 from shelfwise.pipelines.evaluation import CONFUSION_CSV, CONFUSION_PNG, PER_TYPE_CSV, PREDICTIONS, Details
 from shelfwise.pipelines.scoring import Answers, Rows
+from shelfwise.records import LEVELS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -97,11 +98,12 @@ def _columns(answers: Answers, rows: Rows, prefix: str) -> dict[str, pa.Array]:
         [{"type": names[label], "confidence": share} for label, share in zip(labels, shares, strict=True)]
         for labels, shares in zip(answers.ranked.answers.tolist(), answers.ranked.probabilities.tolist(), strict=True)
     ]
-    decisions = [answers.calibration.decide(share) for share in answers.confidence.tolist()]
+    levels = [LEVELS[level] for level in answers.level.tolist()]
     columns = {
         "predicted_type": pa.array([names[label] for label in answers.predictions.tolist()], pa.string()),
         "confidence": pa.array(answers.confidence, pa.float32()),
-        "decision": pa.array(decisions, pa.string()),
+        "decision": pa.array(["accept" if level == "type" else "review" for level in levels], pa.string()),
+        "level": pa.array(levels, pa.string()),
         "correct": pa.array(answers.correct(rows), pa.bool_()),
         "true_probability": pa.array(np.exp(answers.ranked.of_truth), pa.float32()),
         "top_k": pa.array(top_k, ranking),

@@ -205,7 +205,7 @@ def _open(target: Path, columns: Sequence[Column], files: ExitStack, formats: Ex
 
 def _cells(p: Prediction, model: str) -> tuple[Cell, ...]:
     """One prediction in the order of `predict_plan.ADDED`."""
-    return p.label, p.confidence, p.decision, p.top_k, p.path, model
+    return p.label, p.confidence, p.decision, p.level, p.top_k, p.path, p.sure_path, model
 
 
 def _reject_cells(reject: Reject, columns: Sequence[str]) -> list[Cell]:

@@ -21,8 +21,10 @@ ADDED = (
     Column("predicted_type"),
     Column("confidence", "share"),
     Column("decision"),
+    Column("level"),
     Column("top_k", "ranking"),
     Column("path", "path"),
+    Column("sure_path", "path"),
     Column("model"),
 )
 

@@ -129,14 +129,14 @@ def targets_of(products: Sequence[Product], labels: Labels) -> list[int]:
 
 
 def calibrate(scorer: Scorer, prepared: Prepared) -> Calibration:
-    """Fit a scorer's temperature and threshold on the validation part; neutral when there is none."""
+    """Fit a scorer's temperature and thresholds on the validation part; neutral when there is none."""
     import numpy as np
 
     if not prepared.validation:
         return Calibration()
     log_probs = scorer.log_probs([product.text for product in prepared.validation])
     targets = np.asarray(targets_of(prepared.validation, prepared.labels))
-    return Calibration.fit(log_probs, targets)
+    return Calibration.fit(log_probs, targets, labels=prepared.labels)
 
 
 def append_metrics(out: Path) -> Callable[[TrainProgress], None]:

@@ -15,8 +15,9 @@ from shelfwise.calibration import Calibration
 from shelfwise.classifier import Classifier
 from shelfwise.hierarchy import HierarchyScores, hierarchy_scores
 from shelfwise.labels import Labels
-from shelfwise.pipelines.evaluation import Decisions, Kind, Standing
-from shelfwise.records import Product
+from shelfwise.pipelines.evaluation import Decisions, Kind, LevelDecisions, Standing, Verdict
+from shelfwise.records import LEVELS, Product
+from shelfwise.thresholds import Decided
 
 TOP_K = 5  # answers kept of each row
 CHUNK = 1024  # texts scored together; bounds the (texts, labels) table in memory, and the wait for a sign of progress
@@ -59,6 +60,8 @@ class Answers:
     ranked: metrics.Ranked
     calibration: Calibration
     seconds: float | None  # of scoring; None where nothing had to be scored
+    level: NDArray[np.int64]  # (N,) how deep the answers are sure, as positions in `records.LEVELS`
+    sure_right: NDArray[np.bool_]  # (N,) whether they are right at that level
 
     @property
     def predictions(self) -> NDArray[np.int64]:
@@ -92,7 +95,7 @@ def answer(
     for position, product in enumerate(rows.products):
         of_text.setdefault(product.text, []).append(position)
     order: list[int] = []
-    parts = []
+    parts, decided = [], []
     started = clock()
     for start in range(0, len(texts), CHUNK):
         chunk = texts[start : start + CHUNK]
@@ -100,7 +103,10 @@ def answer(
         positions = [(i, position) for i, text in enumerate(chunk) for position in of_text[text]]
         order.extend(position for _, position in positions)
         here = rows.targets[[position for _, position in positions]]
-        parts.append(metrics.rank(log_probs[[i for i, _ in positions]], here, TOP_K))
+        of_row = [i for i, _ in positions]
+        parts.append(metrics.rank(log_probs[of_row], here, TOP_K))
+        found = classifier.calibration.decide(np.exp(log_probs), classifier.shelves)
+        decided.append(Decided(found.level[of_row], found.node[of_row]))
         if progress is not None:
             progress(classifier.name, start + len(chunk), len(texts))
     seconds = clock() - started
@@ -110,7 +116,9 @@ def answer(
         np.concatenate([part.probabilities for part in parts])[back],
         np.concatenate([part.of_truth for part in parts])[back],
     )
-    return Answers(kind, classifier.name, ranked, classifier.calibration, seconds)
+    depth = Decided.joined(decided)
+    sure_right = classifier.shelves.right(depth, rows.targets[order])
+    return Answers(kind, classifier.name, ranked, classifier.calibration, seconds, depth.level[back], sure_right[back])
 
 
 def majority(rows: Rows) -> Answers:
@@ -124,7 +132,8 @@ def majority(rows: Rows) -> Answers:
     of_truth = np.full(n, -np.inf, np.float32)
     of_truth[known] = log_probs[rows.targets[known]]
     ranked = metrics.Ranked(np.repeat(one.answers, n, axis=0), np.repeat(one.probabilities, n, axis=0), of_truth)
-    return Answers("majority", MAJORITY, ranked, Calibration(), None)
+    unsure = np.full(n, LEVELS.index(""))
+    return Answers("majority", MAJORITY, ranked, Calibration(), None, unsure, np.zeros(n, np.bool_))
 
 
 def standing(answers: Answers, rows: Rows) -> Standing:
@@ -163,18 +172,34 @@ def _hierarchy(answers: Answers, rows: Rows) -> HierarchyScores | None:
 def decisions(answers: Answers, rows: Rows) -> Decisions:
     """Hold the run's promise against what came of it."""
     calibration = answers.calibration
-    taken = np.fromiter(map(calibration.accepts, answers.confidence.tolist()), np.bool_, len(answers.confidence))
-    accepted, right = int(taken.sum()), int((answers.correct(rows) & taken).sum())
-    precision = right / accepted if accepted else 0.0
+    accepted, share, precision, interval, verdict = _held(answers, LEVELS.index("type"))
     return Decisions(
         promise=calibration.promise,
         threshold=calibration.threshold,
+        stricter_types=int((calibration.thresholds(rows.labels) > calibration.threshold).sum()),
         accepted=accepted,
-        accepted_share=accepted / len(taken),
+        accepted_share=share,
         precision=precision,
-        interval=metrics.accuracy_interval(right, accepted),
-        verdict="nothing accepted" if not accepted else "kept" if precision >= calibration.promise else "broken",
+        interval=interval,
+        verdict=verdict,
+        above=(
+            LevelDecisions("sub_category", *_held(answers, LEVELS.index("sub_category"))),
+            LevelDecisions("category", *_held(answers, LEVELS.index("category"))),
+        )
+        if rows.labels.taxonomy
+        else (),
     )
+
+
+def _held(answers: Answers, level: int) -> tuple[int, float, float, metrics.Interval, Verdict]:
+    """The rows accepted at a level, their share of all, their precision with its interval, and the verdict on it."""
+    taken = answers.level == level
+    accepted, right = int(taken.sum()), int((answers.sure_right & taken).sum())
+    precision = right / accepted if accepted else 0.0
+    verdict: Verdict = "nothing accepted"
+    if accepted:
+        verdict = "kept" if precision >= answers.calibration.promise else "broken"
+    return accepted, accepted / len(taken), precision, metrics.accuracy_interval(right, accepted), verdict
 
 
 def most_frequent(labels: Sequence[str]) -> list[tuple[str, int]]:

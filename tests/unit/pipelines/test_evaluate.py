@@ -70,6 +70,11 @@ def test_the_numbers_are_those_of_the_predictions(model_run: tuple[Path, Evaluat
         assert standing.decisions.accepted == taken.sum() > 0
         assert standing.decisions.precision == pytest.approx(right[taken].mean())
         assert (standing.decisions.verdict == "kept") == (standing.decisions.precision >= 0.9)
+        levels = answers[f"{prefix}level"]
+        assert [level == "type" for level in levels] == taken.tolist()
+        assert [(step.level, step.accepted) for step in standing.decisions.above] == [
+            (level, levels.count(level)) for level in ("sub_category", "category")
+        ]
         ranked = [[entry["type"] for entry in top] for top in answers[f"{prefix}top_k"]]
         assert [top[0] for top in ranked] == predicted
         in_top3 = np.mean([t in top[:3] for t, top in zip(truth, ranked, strict=True)])

@@ -37,6 +37,8 @@ def test_the_output_has_the_inputs_columns_in_order_and_then_ours(job: Job) -> N
         "'=Odd",
     ]
     assert [row["decision"] for row in rows] == ["accept", "accept", "review", "accept", "accept", "accept"]
+    assert [row["level"] for row in rows] == ["type", "type", "category", "type", "type", "type"]
+    assert [row["sure_path"] for row in rows[1:3]] == ["Shampoo", "Drinks"]
     assert rows[0]["confidence"] == "0.9"
     assert json.loads(rows[2]["top_k"]) == [["Tea, Green", 0.4], ["=Odd", 0.35], ["Shampoo", 0.25]]
     assert [row["path"] for row in rows[:2]] == ["Drinks > Hot > cold > Tea, Green", "Shampoo"]
@@ -73,6 +75,8 @@ def test_every_output_format_holds_the_same_predictions(job: Job, suffix: str) -
     shares = [share for _, share in pairs]
     assert shares == pytest.approx([0.4, 0.35, 0.25], abs=1e-6)
     assert shares == sorted(shares, reverse=True)
+    assert [row["level"] for row in rows] == ["type", "type", "category", "type", "type", "type"]
+    assert rows[2]["sure_path"] == (["Drinks"] if native else "Drinks")
     path_cell = rows[0]["path"]
     assert path_cell == (["Drinks", "Hot > cold", "Tea, Green"] if native else "Drinks > Hot > cold > Tea, Green")
 

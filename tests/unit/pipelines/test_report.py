@@ -89,6 +89,22 @@ def test_the_page_is_well_formed_and_starts_with_what_it_means(evaluated: tuple[
         assert f"{100 * standing.interval.low:.1f} to {pages.percent(standing.interval.high)}" in told
 
 
+def test_the_page_holds_each_level_above_the_type_against_the_promise(evaluated: tuple[Evaluation, str]) -> None:
+    found, text = evaluated
+    decisions = found.subject.decisions
+    assert decisions is not None
+    assert decisions.stricter_types == 1
+    sub_category, category = decisions.above
+    assert (sub_category.level, sub_category.accepted, sub_category.verdict) == ("sub_category", 0, "nothing accepted")
+    assert (category.level, category.precision, category.verdict) == ("category", 1, "kept")
+    assert 0 < category.accepted == round(category.accepted_share * found.facts.rows) < found.facts.rows
+    shown = re.search(r'<th scope="row"[^>]*>category</th>(.*?)</tr>', text)
+    assert shown
+    assert f"+{100 * category.accepted_share:.1f}%" in shown[1]
+    assert '<span class="kept">kept</span>' in shown[1]
+    assert "and more for 1 type that is more often wrong when sure" in text
+
+
 def test_names_can_not_become_markup(evaluated: tuple[Evaluation, str]) -> None:
     _, text = evaluated
     assert "<script>alert(1)</script>" not in text
@@ -189,7 +205,7 @@ def answers_of(rows: Rows, predictions: list[int]) -> Answers:
 
     n = len(predictions)
     ranked = Ranked(np.array(predictions)[:, None], np.linspace(1, 0.5, n, dtype=np.float32)[:, None], np.zeros(n))
-    return Answers("model", "m", ranked, Calibration(), 1.0)
+    return Answers("model", "m", ranked, Calibration(), 1.0, np.full(n, 3), np.zeros(n, np.bool_))
 
 
 def test_confusions_are_ranked_by_number_with_examples_of_their_own() -> None:
