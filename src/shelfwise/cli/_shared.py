@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +13,28 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
     from shelfwise.config import Columns
     from shelfwise.pipelines.run import Hooks
+
+
+class Precision(str, enum.Enum):
+    """Choices of --precision."""
+
+    auto = "auto"
+    bf16 = "bf16"
+    fp16 = "fp16"
+    fp32 = "fp32"
+
+
+class Strategy(str, enum.Enum):
+    """Choices of --strategy."""
+
+    grouped = "grouped"
+    random = "random"
+    brand = "brand"
+
 
 CatalogueArgument = Annotated[
     Path, typer.Argument(metavar="CATALOGUE", help="CSV, TSV, JSON Lines, Parquet or XLSX file of products.")
@@ -51,26 +71,37 @@ def print_json(document: Any) -> None:
     typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
 
 
-@contextmanager
-def training_progress() -> Iterator[Hooks]:
-    """A progress bar on standard error: rate, loss and time left, with a line for each validation."""
+def progress_bar(done: str, speed_period_s: float = 600) -> Progress:
+    """A bar on standard error: what is done, the time so far and the time left; silent where there is no terminal.
+
+    Args:
+        done: rich's template of what is done, as in ``"{task.completed} rows"``.
+        speed_period_s: the rate is an average over so long: a chunk can take a minute on a CPU, and a rate needs
+            several.
+    """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    from shelfwise.pipelines.run import Hooks
-
     terminal = console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}"),
+    return Progress(
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
-        TextColumn("{task.completed}/{task.total} steps{task.fields[rate]}{task.fields[loss]}"),
+        TextColumn(done),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
         console=terminal,
         transient=True,
         disable=not terminal.is_terminal,  # a log would get the empty line that it leaves
-        speed_estimate_period=600,  # a step can take half a minute on a CPU; a rate needs several
+        speed_estimate_period=speed_period_s,
     )
+
+
+@contextmanager
+def training_progress() -> Iterator[Hooks]:
+    """A progress bar on standard error: rate, loss and time left, with a line for each validation."""
+    from shelfwise.pipelines.run import Hooks
+
+    bar = progress_bar("{task.completed}/{task.total} steps{task.fields[rate]}{task.fields[loss]}")
     with bar:
         task = bar.add_task("training", total=None, rate="", loss="", visible=False)
 

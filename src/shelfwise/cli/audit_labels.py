@@ -77,21 +77,8 @@ def _roles(text: str) -> tuple[Role, ...]:
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
     """A bar on standard error: folds done, and the time left."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    console = _shared.console(stderr=True)
-    bar = Progress(
-        TextColumn("judging"),
-        BarColumn(bar_width=30),
-        TextColumn("{task.completed} of {task.total} folds"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,  # a log would get the empty line that it leaves
-        speed_estimate_period=3600,  # a fold of a large catalogue takes minutes
-    )
+    # A fold of a large catalogue takes minutes.
+    bar = _shared.progress_bar("{task.completed} of {task.total} folds", speed_period_s=3600)
     with bar:
         task = bar.add_task("judging", total=None)
         yield lambda done, folds: bar.update(task, completed=done, total=folds)

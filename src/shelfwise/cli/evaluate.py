@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -15,15 +14,6 @@ from shelfwise.cli import _shared, _standings
 
 if TYPE_CHECKING:
     from shelfwise.pipelines.evaluation import Evaluation
-
-
-class Precision(str, enum.Enum):
-    """Choices of --precision."""
-
-    auto = "auto"
-    bf16 = "bf16"
-    fp16 = "fp16"
-    fp32 = "fp32"
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +30,7 @@ def command(
         Path | None, typer.Option(metavar="DIR", help="Evaluation folder to write. Default: in the run folder.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
-    precision: Annotated[Precision, typer.Option(help="Of the model's arithmetic.")] = Precision.auto,
+    precision: Annotated[_shared.Precision, typer.Option(help="Of the model's arithmetic.")] = _shared.Precision.auto,
     perturb: Annotated[
         bool, typer.Option("--perturb", help="Also ask for names with typos, dropped brands and the like.")
     ] = False,
@@ -77,21 +67,9 @@ def command(
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
     """A bar on standard error: the classifier at work, products done, and the time left."""
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import TaskID
 
-    console = _shared.console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=30),
-        TextColumn("{task.completed:,} of {task.total:,} names{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,  # a log would get the empty line that it leaves
-        speed_estimate_period=600,  # a chunk can take half a minute on a CPU; a rate needs several
-    )
+    bar = _shared.progress_bar("{task.completed:,} of {task.total:,} names{task.fields[rate]}")
     tasks: dict[str, TaskID] = {}
     with bar:
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,15 +13,6 @@ from shelfwise.cli import _shared
 
 if TYPE_CHECKING:
     from shelfwise.pipelines.predict import PredictionSummary
-
-
-class Precision(str, enum.Enum):
-    """Choices of --precision."""
-
-    auto = "auto"
-    bf16 = "bf16"
-    fp16 = "fp16"
-    fp32 = "fp32"
 
 
 def register(app: typer.Typer) -> None:
@@ -43,7 +33,7 @@ def command(
     sub_category: _shared.SubCategoryColumn = None,
     baseline: Annotated[bool, typer.Option("--baseline", help="Ask the run's linear baseline instead.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
-    precision: Annotated[Precision, typer.Option(help="Of the model's arithmetic.")] = Precision.auto,
+    precision: Annotated[_shared.Precision, typer.Option(help="Of the model's arithmetic.")] = _shared.Precision.auto,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output and its rejects file.")] = False,
     as_json: _shared.JsonOption = False,
 ) -> None:
@@ -76,21 +66,7 @@ def command(
 @contextmanager
 def _progress(rows: int | None) -> Iterator[Callable[[int], None]]:
     """A bar on standard error: rows done, rate, and the time left where the number of rows is known."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    console = _shared.console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        TextColumn("{task.completed:,} rows{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,  # a log would get the empty line that it leaves
-        speed_estimate_period=600,  # a chunk can take a minute on a CPU; a rate needs several
-    )
+    bar = _shared.progress_bar("{task.completed:,} rows{task.fields[rate]}")
     with bar:
         task = bar.add_task("loading", total=None, rate="")
 

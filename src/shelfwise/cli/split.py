@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,14 +16,6 @@ if TYPE_CHECKING:
     from shelfwise.data.split import Splits
 
 
-class Strategy(str, enum.Enum):
-    """Choices of --strategy."""
-
-    grouped = "grouped"
-    random = "random"
-    brand = "brand"
-
-
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command("split", short_help="Cut a catalogue into three parts.")(command)
@@ -34,8 +25,9 @@ def command(
     catalogue: _shared.CatalogueArgument,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write split.json in.")],
     strategy: Annotated[
-        Strategy, typer.Option(help="grouped: no name in two parts. random: rows. brand: whole brands held out.")
-    ] = Strategy.grouped,
+        _shared.Strategy,
+        typer.Option(help="grouped: no name in two parts. random: rows. brand: whole brands held out."),
+    ] = _shared.Strategy.grouped,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the draw.")] = 42,
     test_size: Annotated[float, typer.Option(help="Share of all rows, between 0 and 1.")] = 0.2,
     validation_size: Annotated[float, typer.Option(help="Share of the rows left after test, between 0 and 1.")] = 0.1,

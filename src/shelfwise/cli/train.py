@@ -30,23 +30,6 @@ class Objective(str, enum.Enum):
     completion = "completion"
 
 
-class Strategy(str, enum.Enum):
-    """Choices of --strategy."""
-
-    grouped = "grouped"
-    random = "random"
-    brand = "brand"
-
-
-class Precision(str, enum.Enum):
-    """Choices of --precision."""
-
-    auto = "auto"
-    bf16 = "bf16"
-    fp16 = "fp16"
-    fp32 = "fp32"
-
-
 class BestMetric(str, enum.Enum):
     """Choices of --best-metric."""
 
@@ -84,7 +67,7 @@ def command(
     layer_decay: Annotated[float | None, typer.Option(help="A layer's rate, as a share of the one above.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="AdamW's; not on norms and biases.")] = None,
     lora_r: Annotated[int | None, typer.Option(help="Rank of LoRA and QLoRA adapters.")] = None,
-    precision: Annotated[Precision | None, typer.Option(help="auto chooses by the hardware.")] = None,
+    precision: Annotated[_shared.Precision | None, typer.Option(help="auto chooses by the hardware.")] = None,
     gradient_checkpointing: Annotated[
         bool | None, typer.Option(help="Less memory, a third more time. Default: where memory is short.")
     ] = None,
@@ -92,7 +75,7 @@ def command(
     patience: Annotated[int | None, typer.Option(help="Stop after so many validations without a gain.")] = None,
     tracker: Annotated[list[Tracker] | None, typer.Option(help="Also log there; can be given more than once.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and dropout.")] = None,
-    strategy: Annotated[Strategy | None, typer.Option(help="How the catalogue is split.")] = None,
+    strategy: Annotated[_shared.Strategy | None, typer.Option(help="How the catalogue is split.")] = None,
     split: Annotated[Path | None, typer.Option(help="A saved split.json to reuse.")] = None,
     text_columns: Annotated[str | None, typer.Option(help="What the model reads, as in 'brand,product'.")] = None,
     product: _shared.ProductColumn = None,

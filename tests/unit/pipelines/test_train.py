@@ -8,7 +8,7 @@ import pytest
 from shelfwise import artifact, storage
 from shelfwise import config as configs
 from shelfwise.config import TrainConfig
-from shelfwise.errors import CatalogueError, CorruptArtifactError, MissingPackageError, StorageError
+from shelfwise.errors import CatalogueError, CorruptArtifactError, MissingPackageError, ModelNotFoundError, StorageError
 from shelfwise.pipelines import train as pipeline
 from shelfwise.pipelines.evaluate import evaluate
 from shelfwise.pipelines.train import train
@@ -136,3 +136,9 @@ def test_a_run_remembers_whole_paths(catalogue: Path, tmp_path: Path, monkeypatc
     whole = pipeline._settle(wanted, tmp_path / "two", resume=False)
     assert whole.model == str(tmp_path / "base")
     assert whole.split.file == tmp_path / "one" / "split.json"
+
+
+def test_a_misspelt_base_model_is_refused_before_the_catalogue_is_read(tmp_path):
+    config = configs.parse({"catalogue": str(tmp_path / "none.csv"), "model": "tiny-lama"}, "test")
+    with pytest.raises(ModelNotFoundError, match="Did you mean 'tiny-llama'"):
+        train(config, tmp_path / "run")
