@@ -73,7 +73,9 @@ def number(row: Row, key: str, form: str) -> str:
 
 
 def accuracy(row: Row) -> str:
-    """Accuracy with its 95% interval."""
+    """Accuracy with its 95% interval; of several seeds, their mean and their lowest and highest."""
+    if "runs" in row:
+        return f"{row['accuracy']:.3f} ({row['runs']} seeds: {row['accuracy_least']:.3f} to {row['accuracy_most']:.3f})"
     return f"{row['accuracy']:.3f} [{row['accuracy_low']:.3f}, {row['accuracy_high']:.3f}]"
 
 
@@ -87,16 +89,37 @@ def unmeasured(command: str) -> str:
     return f"_Not measured yet: `{command}` prints it._"
 
 
+ALL_ROWS = ("smollm2_bigbasket_all_rows", "smollm2_bigbasket_heads_all_rows")
+
+
+def over_seeds(rows: Sequence[Row]) -> list[Row]:
+    """One row where several differ in their seeds alone: means, and the spread of accuracy."""
+    groups: dict[tuple[Value, ...], list[Row]] = {}
+    for row in rows:
+        key = tuple(row.get(name) for name in ("model", "method", "objective", "input", "split"))
+        groups.setdefault(key, []).append(row)
+    merged: list[Row] = []
+    for same in groups.values():
+        if len(same) == 1:
+            merged += same
+            continue
+        numbers = {key: [row[key] for row in same] for key in same[0] if isinstance(same[0][key], float)}
+        means = {key: sum(values) / len(values) for key, values in numbers.items()}
+        spread = {"accuracy_least": min(numbers["accuracy"]), "accuracy_most": max(numbers["accuracy"])}
+        merged.append({**same[0], **means, **spread, "runs": len(same)})
+    return merged
+
+
 def smollm2_table() -> str:
     """SmolLM2-135M beside the baseline and the most frequent type."""
-    sources = results("smollm2_bigbasket", "smollm2_bigbasket_all_rows")
+    sources = results("smollm2_bigbasket", *ALL_ROWS)
     headings = "model, method, objective, training rows, accuracy [95%], macro-F1, ECE, accepted at 0.95, train s"
     lines = []
     for position, source in enumerate(sources):
         # Trained on all rows: none is left to calibrate on, and nothing is accepted.
-        calibrated = source.name == "smollm2_bigbasket"
+        calibrated = source.name not in ALL_ROWS
         trained_on = next(number(row, "train_rows", ",") for row in source.rows if "train_rows" in row)
-        for row in source.rows:
+        for row in over_seeds(source.rows):
             if row["model"] == "most frequent type" and position:
                 continue  # the same rows are tested, so the same figures
             promised = calibrated and "promise" in row
@@ -196,7 +219,7 @@ def figures(row: Row) -> list[str]:
             f"probability differs by more than {row['reload_max_difference']:g}.",
         ]
     on = f" on {row['train_rows']:,} rows" if "train_rows" in row else ""
-    rest = [f"{row['train_s']:.0f} s of training{on}"] if "train_s" in row else []
+    rest = [f"{row['train_s']:.0f} s of training{on}" if "train_s" in row else f"trained{on}"]
     rest += [f"peak {row['peak_gib']:.1f} GiB"] if "peak_gib" in row else []
     rest += [f"{row['products_per_s']:,} products/s afterwards"] if "products_per_s" in row else []
     return [f"accuracy {accuracy(row)}, macro-F1 {row['macro_f1']:.3f};", f"{', '.join(rest)}."]
@@ -220,8 +243,8 @@ def recipe(text: str) -> str:
     facts = dict(re.findall(r"^(model|method|objective): (\S+)$", text, re.MULTILINE))
     newest = true_size_rows()
     lines = []
-    for source in results("demo", "smollm2_bigbasket", "smollm2_bigbasket_all_rows", *_TRUE_SIZE):
-        for row in source.rows:
+    for source in results("demo", "smollm2_bigbasket", *ALL_ROWS, *_TRUE_SIZE):
+        for row in over_seeds(source.rows):
             if belongs(row, facts["model"], facts["method"], facts["objective"]) and (
                 source.name not in _TRUE_SIZE or row in newest
             ):
