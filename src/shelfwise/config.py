@@ -72,6 +72,12 @@ class TrainingConfig(_Strict):
     gradient_checkpointing: bool | Literal["auto"] = "auto"
     # adamw_bf16: bf16 weights and moments with stochastic rounding (torchao), a third of adamw's memory; full only.
     optimizer: Literal["auto", "adamw", "adamw_bf16"] = "auto"
+    # Over several processes. ddp: the model whole on each; fsdp: cut into pieces (FSDP2), full and lora only; auto: cut
+    # for full, and for lora where one GPU can't hold it.
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    # Rows without padding, side by side in tiles (modeling/packed): auto takes it on a GPU, for the layers that it knows.
+    packed: bool | Literal["auto"] = "auto"
+    fp8_base: bool = False  # lora, packed, on a GPU that has fp8: frozen weights and their products in 8 bits
     evaluations_per_epoch: int = Field(1, ge=0)  # each also saves a checkpoint; 0: only the last weights are kept
     best_metric: Literal["macro_f1", "loss"] = "macro_f1"  # on validation; chooses the weights that are kept
     patience: int | None = Field(None, ge=1)  # evaluations without a gain before stopping early; None: never

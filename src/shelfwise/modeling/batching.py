@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,6 +79,25 @@ class CompletionCollator:
             "input_ids": pad([item.input_ids for item in items], self.pad_token_id),
             "labels": pad(labels, IGNORE_INDEX),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class SpanCollator:
+    """Another collator's batch, with `lengths` of the rows and `kept`, the positions of each that are asked for.
+
+    Both are plain lists: they are wanted on the CPU, where the next batch is laid out while the GPU is at work.
+    """
+
+    collator: HeadCollator | CompletionCollator
+
+    def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
+        """Collate a micro-batch."""
+        lengths = [len(item.input_ids) for item in items]
+        if isinstance(self.collator, HeadCollator):
+            kept = [(length - 1, length) for length in lengths]
+        else:
+            kept = [(item.prompt_length - 1, len(item.input_ids) - 1) for item in items]
+        return {**self.collator(items), "lengths": lengths, "kept": kept}
 
 
 class StepSampler(Sampler[int]):

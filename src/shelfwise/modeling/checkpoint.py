@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from shelfwise import storage
 from shelfwise.errors import CorruptArtifactError, InputError, RunFolderError
+from shelfwise.modeling import distributed, sharding
 
 STATE_TENSORS = "training_state.safetensors"
 STATE_VALUES = "training_state.json"
@@ -58,6 +59,17 @@ def latest(checkpoints: Path) -> Path | None:
     return None
 
 
+def latest_for_all(checkpoints: Path) -> Path | None:
+    """`latest`, in several processes: the first reads and hashes what is as large as the model, for all."""
+
+    def step() -> int:
+        found = latest(checkpoints)
+        return int(found.name.rpartition("-")[2]) if found else 0
+
+    newest = distributed.from_first(step)
+    return folder_of(checkpoints, newest) if newest else None
+
+
 def rotate(checkpoints: Path, kept: int, best: Path | None) -> None:
     """Delete the oldest checkpoints beyond `kept`; the best and the newest always stay."""
     found = complete(checkpoints)
@@ -82,19 +94,30 @@ def disk_errors() -> Iterator[None]:
         raise OSError(code, os.strerror(code)) from error
 
 
-def save_model(model: Any, folder: Path) -> None:
+def save_model(model: Any, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
     """Write a model's or an adapter's weights and configuration under the ecosystem's own names.
+
+    Args:
+        model: to be saved.
+        folder: where to.
+        weights: of a model that is cut into pieces, put together (`sharding.whole_weights`).
 
     Raises:
         OSError: the disk refused.
     """
     with disk_errors():
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, **({} if weights is None else {"state_dict": weights}))
 
 
-def save_training_state(folder: Path, optimizer: Any, scheduler: Any, scaler: Any | None) -> None:
-    """Write optimiser, schedule, loss scale and random states as safetensors and JSON."""
-    state = optimizer.state_dict()
+def save_training_state(folder: Path, state: dict[str, Any], scheduler: Any, scaler: Any | None) -> None:
+    """Write optimiser, schedule, loss scale and random states as safetensors and JSON.
+
+    Args:
+        folder: where to.
+        state: the optimiser's state dict, its tensors whole (`sharding.whole_optimizer`).
+        scheduler: of the learning rate.
+        scaler: of the loss, where precision is fp16.
+    """
     tensors: dict[str, torch.Tensor] = {}
     scalars: dict[str, dict[str, float]] = {}
     for index, entry in state["state"].items():
@@ -139,12 +162,13 @@ def load_training_state(folder: Path, optimizer: Any, scheduler: Any, scaler: An
         CorruptArtifactError: the files can't be read.
         InputError: they belong to a model of another shape or to other parameter groups.
     """
-    tensors, values = _read(folder)
+    values = _values(folder)
     entries: dict[int, dict[str, Any]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".", 2)
-            entries.setdefault(int(index), {})[key] = tensor
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for name, tensor in _tensors(folder, "optimizer."):
+        _, index, key = name.split(".", 2)
+        if int(index) < len(parameters):  # else `load_state_dict` says what is wrong
+            entries.setdefault(int(index), {})[key] = sharding.piece(tensor, parameters[int(index)])
     for index, scalars in values["optimizer"]["scalars"].items():
         entries.setdefault(int(index), {}).update(scalars)
     try:
@@ -158,7 +182,7 @@ def load_training_state(folder: Path, optimizer: Any, scheduler: Any, scaler: An
 
 def load_random_state(folder: Path) -> None:
     """Restore Python's, NumPy's and torch's generators, so that dropout goes on where it stopped."""
-    tensors, values = _read(folder)
+    values, tensors = _values(folder), dict(_tensors(folder, "random."))
     version, position, has_gauss, cached = values["numpy"]
     np.random.set_state((version, tensors["random.numpy"].numpy().astype(np.uint32), position, has_gauss, cached))
     python_version, keys, gauss = values["python"]
@@ -170,8 +194,25 @@ def load_random_state(folder: Path) -> None:
                 torch.cuda.set_rng_state(tensors[f"random.cuda.{device}"], device)
 
 
-def _read(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
     try:
-        return load_file(folder / STATE_TENSORS), json.loads((folder / STATE_VALUES).read_text(encoding="utf-8"))
+        yield
     except (OSError, ValueError, SafetensorError) as error:
         raise CorruptArtifactError(f"{folder}: its training state can't be read ({error}).") from error
+
+
+def _values(folder: Path) -> dict[str, Any]:
+    with _reading(folder):
+        values: dict[str, Any] = json.loads((folder / STATE_VALUES).read_text(encoding="utf-8"))
+    return values
+
+
+def _tensors(folder: Path, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors one at a time: of several processes on one machine each reads them all."""
+    with _reading(folder):
+        file: Any = safe_open(folder / STATE_TENSORS, framework="pt")
+    with file:
+        for name in file.keys():  # noqa: SIM118  # the file is no mapping
+            if name.startswith(prefix):
+                yield name, file.get_tensor(name)

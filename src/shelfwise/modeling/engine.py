@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,13 @@ from torch import Tensor, nn
 
 from shelfwise.config import Precision
 from shelfwise.labels import Labels
+from shelfwise.modeling import distributed, sharding
 from shelfwise.modeling.batching import inference_batches, pad
 from shelfwise.modeling.encoding import Encoder
 from shelfwise.modeling.hardware import autocast
 from shelfwise.modeling.label_tree import LabelTree, label_log_probs
+from shelfwise.modeling.packed.model import PackedModel
+from shelfwise.modeling.packed.tiles import lay
 from shelfwise.records import Objective
 
 if TYPE_CHECKING:
@@ -36,6 +40,7 @@ class Engine:
     device: torch.device
     precision: Precision
     tree: LabelTree | None = None  # of the labels; for `completion` only
+    packed: PackedModel | None = None  # the same model without padding, where it can be
 
     @classmethod
     def of(
@@ -57,19 +62,24 @@ class Engine:
         """(N, C) natural logarithms of each label's probability; each row's exponentials sum to 1.
 
         `head`: log-softmax of the classifier. `completion`: the exact probability of each label's tokens and
-        end-of-text, given that the answer is a label.
+        end-of-text, given that the answer is a label. Where several processes train, each has to ask for the same rows;
+        they share them, and all get all.
         """
         rows = self.encoder.encode(texts)
-        scored = torch.empty(len(rows), len(self.labels))
+        scored = torch.zeros(len(rows), len(self.labels))
         training = self.model.training
         self.model.eval()
         try:
-            with torch.inference_mode(), autocast(self.device, self.precision):
+            with sharding.no_gradients(self.model), autocast(self.device, self.precision):
                 for batch in self._batches([len(row) for row in rows]):
-                    scored[batch] = self._score([rows[i] for i in batch]).cpu()
+                    mine = distributed.share(batch)
+                    # Pieces of a cut model are gathered by all at once, so that one without a row passes one too.
+                    scores = self._score([rows[i] for i in mine or batch[:1]])
+                    scored[mine] = scores[: len(mine)].cpu()
         finally:
+            sharding.reshard(self.model)
             self.model.train(training)
-        result: NDArray[np.float32] = scored.numpy()
+        result: NDArray[np.float32] = distributed.summed(scored).numpy()
         return result
 
     def _batches(self, lengths: Sequence[int]) -> list[list[int]]:
@@ -81,13 +91,38 @@ class Engine:
 
     def _score(self, rows: Sequence[Sequence[int]]) -> Tensor:
         input_ids = pad(rows, self.encoder.tokenizer.pad_token_id).to(self.device)
-        if self.tree is None:
+        lengths_here = [len(row) for row in rows]
+        if self.tree is None and self.packed is not None and max(lengths_here) <= self.packed.tile:
+            kept = [(length - 1, length) for length in lengths_here]
+            logits = self.packed_logits(input_ids, lengths_here, kept, compiled=False)
+        elif self.tree is None:
             logits = self.model(input_ids=input_ids, use_cache=False).logits
         else:
             lengths = torch.tensor([len(row) for row in rows], device=self.device)
-            decoder, head = causal_parts(self.model)
-            logits = label_log_probs(decoder, head, self.tree, input_ids, lengths)
+            score = functools.partial(label_log_probs, *causal_parts(self.model), self.tree, input_ids, lengths)
+            logits = sharding.within_forward(self.model, score)
         return torch.log_softmax(logits.float(), dim=-1)
+
+
+    def packed_logits(
+        self, padded: Tensor, lengths: Sequence[int], kept: Sequence[tuple[int, int]], *, compiled: bool
+    ) -> Tensor:
+        """(K, labels or vocabulary) logits at the positions that are asked for, without any padding computed.
+
+        Args:
+            padded: (N, W) token ids, padded on the right.
+            lengths: of the N rows, on the CPU.
+            kept: the positions of each row, from a first one to the one before the second number.
+            compiled: see `PackedModel.hidden`.
+        """
+        assert self.packed is not None
+        tiles = lay(lengths, kept, self.packed.tile).to(padded.device)
+        hidden = self.packed.hidden(padded, tiles, compiled=compiled)
+        plain: Any = self.packed.model
+        head = plain.score if self.objective == "head" else plain.get_output_embeddings()
+        with autocast(self.device, self.precision):
+            logits: Tensor = head(hidden)
+        return logits
 
 
 def causal_parts(model: Any) -> tuple[nn.Module, nn.Module]:

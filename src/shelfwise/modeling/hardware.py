@@ -64,6 +64,17 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
 
 
+def has_fp8(device: torch.device) -> bool:
+    """Whether matrix products in 8-bit floating point are native: Ada, Hopper and later."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
+
+
+def gpu_name(wanted: str) -> str:
+    """What the GPU calls itself; empty where `resolve_device` gives none."""
+    device = resolve_device(wanted)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes a process may still take on a device: free CUDA memory, or the machine's available memory."""
     if device.type == "cuda":

@@ -50,20 +50,27 @@ class Job:
     learning_rate: float
     precision: Precision
     checkpoints: Path
+    processes: int = 1  # that share each step
     trackers: tuple[str, ...] = ()
     tracker_files: Path | None = None  # where a tracker that writes files puts them; None: beside the checkpoints
     stop: StopRequest = field(default_factory=StopRequest)
     report: Callable[[TrainProgress], None] = lambda _: None
+    shrunk: Callable[[int], None] = lambda _: None  # told of the smaller micro-batch that the memory asked for
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps an epoch, the last of which may be short."""
-        return math.ceil(math.ceil(len(self.items) / self.micro_batch_size) / self.accumulation)
+        return math.ceil(math.ceil(len(self.items) / self.rows_at_once) / self.accumulation)
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows that all processes together pass forward at a time."""
+        return self.micro_batch_size * self.processes
 
     @property
     def accumulation(self) -> int:
-        """Micro-batches an optimiser step."""
-        return self.config.batch_size // self.micro_batch_size
+        """Micro-batches an optimiser step, of each process."""
+        return self.config.batch_size // self.rows_at_once
 
     @property
     def steps(self) -> int:
@@ -96,9 +103,11 @@ def training_arguments(job: Job, device: torch.device) -> TrainingArguments:
         metric_for_best_model=config.best_metric if evaluates else None,
         greater_is_better=config.best_metric == "macro_f1",
         restore_callback_states_from_checkpoint=True,
-        logging_steps=max(1, job.steps // 200),
+        # To log is to wait for the GPU.
+        logging_steps=max(5 if device.type == "cuda" else 1, job.steps // 200),
         logging_nan_inf_filter=False,  # Trainer's default hides a NaN loss behind an average
         report_to=list(job.trackers) or "none",
+        log_level_replica="error",  # Trainer's default lets all processes but the first warn
         run_name=job.checkpoints.parent.name,
         seed=config.seed,
         data_seed=config.seed,

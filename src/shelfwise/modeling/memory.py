@@ -5,12 +5,13 @@ An estimate, checked against measured peaks in `benchmarks/results/` (design dec
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
-from shelfwise.records import Method
+from shelfwise.records import Method, Objective
 
 GIB = 2**30
 # Share of free memory a run may plan with: the rest is fragmentation and the CUDA context.
@@ -18,9 +19,55 @@ _USABLE = 0.9
 # NF4 with double quantisation: 4 bits, an 8-bit scale every 64 weights, an fp32 scale every 256 of those.
 _NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 # Micro-batches under this many tokens leave a GPU's matrix units waiting (docs/lab-notes.md).
-_GOOD_TOKENS = 4096
+GOOD_TOKENS = 4096
+METHODS: tuple[Method, ...] = ("full", "lora", "qlora")
 
 Optimizer = Literal["adamw", "adamw_bf16"]
+Path = Literal["padded", "packed"]  # how the layers are run: transformers' own on padded rows, or `modeling.packed`
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficients:
+    """What a way of running the layers keeps until the backward pass, in numbers that are fitted to measured peaks.
+
+    Activations are counted in tensors of the computation's dtype, per token and layer.
+    """
+
+    hidden: float  # tensors as wide as the model: norms, q, k, v, attention out, residuals
+    intermediate: float  # tensors as wide as the MLP, whether it has a gate or not
+    up_map: float  # further such tensors for each map from hidden to intermediate: its output
+    logits: float  # share of a micro-batch's tokens that get logits over the vocabulary; `completion` only
+    adapter_weights: int  # bytes of each number of an adapter; likewise the next two
+    adapter_gradients: int
+    adapter_moments: int
+    fixed: int = 0  # bytes that neither model nor batch decides: libraries' workspaces
+
+
+COEFFICIENTS: dict[Path, Coefficients] = {
+    # 10 hidden-wide and 2 + up_maps intermediate-wide tensors, all times 1.15 for adapters' own tensors and fp32 norms:
+    # Falcon-7B comes to 1.18 times LLaMA2-7B, where the measured peaks differ by 1.15 (docs/lab-notes.md). Adapters are
+    # fp32 with a copy in half precision. The micro-batch with the longest row has targets in nearly every column.
+    "padded": Coefficients(
+        hidden=11.5,
+        intermediate=2.3,
+        up_map=1.15,
+        logits=1.0,
+        adapter_weights=6,
+        adapter_gradients=4,
+        adapter_moments=8,
+    ),
+    # A prototype without padding, layers compiled and adapters in bf16, at 512 rows of 12 tokens on an H100: 38 GiB for
+    # LLaMA2-7B, 43 GiB for Falcon-7B. That is 0.71 of what the padded path keeps, for both.
+    "packed": Coefficients(
+        hidden=8.2,
+        intermediate=1.63,
+        up_map=0.82,
+        logits=0.5,
+        adapter_weights=2,
+        adapter_gradients=2,
+        adapter_moments=4,
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +81,7 @@ class Shape:
     intermediate: int
     up_maps: int  # maps of a layer from hidden to intermediate: 2 with a gated MLP (SwiGLU), 1 without
     layers: int
+    vocabulary: int
 
     @classmethod
     def of(cls, config: Any, model_class: Any) -> Shape:
@@ -53,6 +101,7 @@ class Shape:
             intermediate=intermediate,
             up_maps=up_maps // config.num_hidden_layers,
             layers=config.num_hidden_layers,
+            vocabulary=config.vocab_size,
         )
 
 
@@ -70,6 +119,21 @@ class Estimate:
         """All of it."""
         return self.weights + self.gradients + self.optimizer + self.activations
 
+    def cut(self, shards: int, layers: int) -> Estimate:
+        """What one of several processes holds of a model cut into pieces (`modeling.sharding`).
+
+        Beside its pieces stand two layers' whole weights, the one at work and the one that is fetched meanwhile, and
+        one layer's whole gradients.
+        """
+        if shards == 1:
+            return self
+        return Estimate(
+            self.weights // shards + 2 * self.weights // layers,
+            self.gradients // shards + self.gradients // layers,
+            self.optimizer // shards,
+            self.activations,
+        )
+
 
 def estimate(
     shape: Shape,
@@ -80,49 +144,62 @@ def estimate(
     optimizer: Optimizer = "adamw",
     rank: int = 16,
     checkpointing: bool = False,
+    objective: Objective = "head",
+    path: Path = "padded",
 ) -> Estimate:
     """Estimate a step's peak memory.
 
     Args:
         shape: of the base model.
         method: full, lora or qlora.
-        tokens: padded tokens of a micro-batch.
+        tokens: of a micro-batch, padding included.
         low_precision: bf16 or fp16 compute; frozen weights are then 2 bytes.
         optimizer: adamw keeps fp32 weights and moments, adamw_bf16 both in bf16 (full only).
         rank: of the adapters.
         checkpointing: only each layer's input is kept, and one layer's inside.
+        objective: `completion` also keeps logits over the vocabulary.
+        path: how the layers are run.
     """
+    fitted = COEFFICIENTS[path]
     half = 2 if low_precision else 4
     if method == "full":
-        if optimizer == "adamw_bf16":
-            weights, gradients, moments = 2 * shape.parameters, 2 * shape.parameters, 4 * shape.parameters
-        else:
-            # Autocast keeps a low-precision copy of every weight through the step.
-            weights = (4 + (2 if low_precision else 0)) * shape.parameters
-            gradients, moments = 4 * shape.parameters, 8 * shape.parameters
+        weights, gradients, moments = _full(shape, optimizer, low_precision)
     else:
-        adapters = rank * shape.linear_features
+        numbers = rank * shape.linear_features
         rest = shape.parameters - shape.linear_parameters
         base = _NF4_BYTES * shape.linear_parameters if method == "qlora" else half * shape.linear_parameters
-        weights = int(base + half * rest + (4 + half) * adapters)
-        gradients, moments = 4 * adapters, 8 * adapters
-    # Per token and layer: norms, q, k, v, attention out and residuals are about 10 hidden-wide tensors; the MLP keeps
-    # its up maps' outputs and 2 more intermediate-wide ones. That puts Falcon-7B 1.18 times above LLaMA2-7B, where the
-    # measured peaks differ by 1.15. The factor is for adapters' own tensors and fp32 norms (docs/lab-notes.md).
-    inside = int(1.15 * half * (10 * shape.hidden + (2 + shape.up_maps) * shape.intermediate))
+        weights = int(base + half * rest + fitted.adapter_weights * numbers)
+        gradients, moments = fitted.adapter_gradients * numbers, fitted.adapter_moments * numbers
+    inside = int(
+        half
+        * (fitted.hidden * shape.hidden + (fitted.intermediate + fitted.up_map * shape.up_maps) * shape.intermediate)
+    )
     kept = shape.layers * half * shape.hidden + inside if checkpointing else shape.layers * inside
-    return Estimate(weights, gradients, moments, tokens * kept)
+    if objective == "completion":
+        # Logits in the compute dtype and in fp32, their logarithmic softmax and its gradient in fp32.
+        kept += int(fitted.logits * shape.vocabulary * (half + 12))
+    return Estimate(weights, gradients, moments, tokens * kept + fitted.fixed)
+
+
+def _full(shape: Shape, optimizer: Optimizer, low_precision: bool) -> tuple[int, int, int]:
+    """Bytes of weights, gradients and moments when all weights are trained."""
+    if optimizer == "adamw_bf16":
+        return 2 * shape.parameters, 2 * shape.parameters, 4 * shape.parameters
+    # Autocast keeps a low-precision copy of every weight through the step.
+    return (4 + (2 if low_precision else 0)) * shape.parameters, 4 * shape.parameters, 8 * shape.parameters
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a run will do with the memory there is."""
+    """What a run could do with the memory there is."""
 
     method: Method
     optimizer: Optimizer
     micro_batch_size: int
     checkpointing: bool
     estimate: Estimate
+    fits: bool  # in the share of the free memory that a run may plan with
+    shards: int = 1  # processes over which the model is cut; 1: each holds it whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +215,15 @@ class Wish:
     rank: int
     low_precision: bool
     on_gpu: bool
+    objective: Objective = "head"
+    path: Path = "padded"
+    processes: int = 1  # that share the batch; `batch_size` is then one's part of it
+    sharded: tuple[Method, ...] = ()  # methods whose model is cut over the processes
+
+
+def usable(free: int) -> int:
+    """Bytes of the free memory that a run may plan with."""
+    return int(free * _USABLE)
 
 
 def choose(shape: Shape, wish: Wish, free: int) -> Choice:
@@ -146,25 +232,30 @@ def choose(shape: Shape, wish: Wish, free: int) -> Choice:
     fp32 masters are preferred to bf16 weights, no checkpointing to checkpointing. If nothing fits, the thriftiest wish
     is returned with a micro-batch of 1: its estimate says by how much it is over.
     """
-    methods: list[Method] = [wish.method] if wish.method else ["full", "lora", "qlora"]
     last: Choice | None = None
-    for method in methods:
+    for choice in variants(shape, wish, free):
+        good = choice.micro_batch_size * wish.row_tokens >= min(GOOD_TOKENS, wish.batch_size * wish.row_tokens)
+        if choice.fits and (good or wish.micro_batch_size or not wish.on_gpu):
+            return choice
+        if last is None or choice.fits or choice.estimate.total < last.estimate.total:
+            last = choice
+    assert last is not None  # there is a variant of every method
+    return last
+
+
+def variants(shape: Shape, wish: Wish, free: int) -> Iterator[Choice]:
+    """Every way of training that a wish leaves open, in order of preference, each with its largest micro-batch."""
+    for method in [wish.method] if wish.method else METHODS:
         bf16 = method == "full" and wish.on_gpu and wish.low_precision
         optimizers: list[Optimizer] = ["adamw", "adamw_bf16"] if bf16 else ["adamw"]
         for optimizer in [wish.optimizer] if wish.optimizer else optimizers:
             for checkpointing in [wish.checkpointing] if wish.checkpointing is not None else [False, True]:
-                choice = _fit(shape, wish, method, optimizer, checkpointing, int(free * _USABLE))
-                good = choice.micro_batch_size * wish.row_tokens >= min(_GOOD_TOKENS, wish.batch_size * wish.row_tokens)
-                fits = choice.estimate.total <= free * _USABLE
-                if fits and (good or wish.micro_batch_size or not wish.on_gpu):
-                    return choice
-                if last is None or fits or choice.estimate.total < last.estimate.total:
-                    last = choice
-    assert last is not None  # methods is never empty
-    return last
+                yield _fit(shape, wish, method, optimizer, checkpointing, usable(free))
 
 
 def _fit(shape: Shape, wish: Wish, method: Method, optimizer: Optimizer, checkpointing: bool, budget: int) -> Choice:
+    shards = wish.processes if method in wish.sharded else 1
+
     def at(rows: int) -> Estimate:
         return estimate(
             shape,
@@ -174,11 +265,14 @@ def _fit(shape: Shape, wish: Wish, method: Method, optimizer: Optimizer, checkpo
             optimizer=optimizer,
             rank=wish.rank,
             checkpointing=checkpointing,
-        )
+            objective=wish.objective,
+            path=wish.path,
+        ).cut(shards, shape.layers)
 
     # A CPU gains nothing from more than 32 rows at once, and short micro-batches hold less padding.
     most = wish.batch_size if wish.on_gpu else 32
     divisors = [rows for rows in range(min(most, wish.batch_size), 0, -1) if wish.batch_size % rows == 0]
     fitting = (rows for rows in divisors if at(rows).total <= budget)
     rows = wish.micro_batch_size or next(fitting, 1)
-    return Choice(method, optimizer, rows, checkpointing, at(rows))
+    found = at(rows)
+    return Choice(method, optimizer, rows, checkpointing, found, found.total <= budget, shards)

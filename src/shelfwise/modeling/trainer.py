@@ -7,6 +7,7 @@ trackers and distribution are Trainer's own.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
@@ -22,10 +24,11 @@ from transformers.trainer_callback import ExportableState, PrinterCallback, Prog
 from shelfwise import metrics as measures
 from shelfwise import storage
 from shelfwise.errors import TrainingError
-from shelfwise.modeling import adapters, checkpoint
-from shelfwise.modeling.batching import CompletionCollator, HeadCollator, Items, StepSampler
+from shelfwise.modeling import adapters, checkpoint, distributed, sharding
+from shelfwise.modeling.batching import CompletionCollator, HeadCollator, Items, SpanCollator, StepSampler
 from shelfwise.modeling.engine import Engine
 from shelfwise.modeling.job import Job, TrainProgress, training_arguments
+from shelfwise.modeling.out_of_memory import FittingParts
 from shelfwise.prompts import IGNORE_INDEX
 
 
@@ -41,7 +44,7 @@ class ShelfwiseTrainer(Trainer):
         super().__init__(
             model=engine.model,
             args=training_arguments(job, engine.device),
-            data_collator=HeadCollator(pad) if engine.objective == "head" else CompletionCollator(pad),
+            data_collator=_collator(engine, pad),
             train_dataset=Items(job.items),
             eval_dataset=Items([]),
             callbacks=[_Watch(self, job)],
@@ -52,10 +55,11 @@ class ShelfwiseTrainer(Trainer):
         self.optimizer: Any
         self.sampler = StepSampler(
             [len(item.input_ids) for item in job.items],
-            job.accumulation * job.micro_batch_size,
-            job.micro_batch_size,
+            job.accumulation * job.rows_at_once,
+            job.rows_at_once,
             job.config.seed,
         )
+        self.fitting = FittingParts(job.micro_batch_size, pad, job.shrunk)
         self._first_bad_step = torch.full((), -1, dtype=torch.long, device=self.args.device)
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
@@ -64,6 +68,26 @@ class ShelfwiseTrainer(Trainer):
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None and job.tracker_files:
                 callback.logging_dir = str(job.tracker_files / "tensorboard")
+
+    # Several processes
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Trainer's own, but that gradients are averaged here or by FSDP2, whatever way the forward pass is written."""
+        super().create_accelerator_and_postprocess()
+        # accelerate's `evaluation_mode`: autocast, and no DistributedDataParallel around the model.
+        self.accelerator.prepare_model = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Trainer's own for one process. Accelerate's shares would repeat rows where a step can't be shared evenly."""
+        if self.job.processes == 1:
+            loader: DataLoader[Any] = super().get_train_dataloader()
+            return loader
+        return DataLoader(
+            self.train_dataset,
+            batch_sampler=distributed.SharedBatches(self.sampler, self.job.rows_at_once),
+            collate_fn=distributed.SharedCollator(self.data_collator, self.job.items[0]),
+            pin_memory=self.args.dataloader_pin_memory,
+        )
 
     # Batches
 
@@ -74,6 +98,7 @@ class ShelfwiseTrainer(Trainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
         """Micro-batches of one optimiser step, and how many targets they hold over all processes."""
+        self.fitting.begin_step()
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         count = sum((batch["labels"] != IGNORE_INDEX).sum() for batch in samples)
         targets = torch.as_tensor(count, device=device)
@@ -105,7 +130,10 @@ class ShelfwiseTrainer(Trainer):
     ) -> Any:
         """Cross-entropy in nats: summed over the micro-batch's targets, divided by the targets of the whole step."""
         labels = inputs["labels"]
-        if self.engine.objective == "head":
+        if self.engine.packed is not None:
+            logits = self.engine.packed_logits(inputs["input_ids"], inputs["lengths"], inputs["kept"], compiled=True)
+            labels = labels[labels != IGNORE_INDEX] if labels.ndim > 1 else labels
+        elif self.engine.objective == "head":
             logits = model(input_ids=inputs["input_ids"], use_cache=False).logits
         else:
             # Logits only where some row has a target: the vocabulary is the widest thing there is.
@@ -126,7 +154,10 @@ class ShelfwiseTrainer(Trainer):
         """One micro-batch forward and backward; remembers the first step whose loss is no number, without a sync."""
         # Trainer divides by the accumulation steps unless it believes the model has counted the targets itself.
         self.model_accepts_loss_kwargs = True
-        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        step = super().training_step
+        loss = self.fitting.run(model, inputs, lambda part: step(model, part, num_items_in_batch))
+        if self.accelerator.sync_gradients and not sharding.is_sharded(self.model):
+            distributed.average_gradients(p for p in self.model.parameters() if p.requires_grad)
         bad = (self._first_bad_step < 0) & ~torch.isfinite(loss)
         self._first_bad_step = torch.where(bad, self.state.global_step + 1, self._first_bad_step)
         return loss
@@ -137,7 +168,7 @@ class ShelfwiseTrainer(Trainer):
         Raises:
             TrainingError: names the step.
         """
-        step = int(self._first_bad_step)
+        step = distributed.greatest(int(self._first_bad_step))
         if step >= 0:
             raise TrainingError(
                 f"The loss was not a finite number at step {step} of {self.job.steps}. Nothing was saved after it; "
@@ -168,23 +199,40 @@ class ShelfwiseTrainer(Trainer):
         folder = checkpoint.folder_of(self.job.checkpoints, self.state.global_step)
         best = self._best_checkpoint(folder)
         self.state.best_model_checkpoint = str(best) if best else None
-        if not self.args.should_save:
-            return
+        weights = sharding.whole_weights(self.model)
+        optimizer = sharding.whole_optimizer(self.optimizer.state_dict())
+        if self.args.should_save:
+            self._write_checkpoint(folder, weights, optimizer)
+            checkpoint.rotate(self.job.checkpoints, self.job.config.checkpoints_kept, best)
+        distributed.wait_for_all()
+
+    def _write_checkpoint(self, folder: Path, weights: dict[str, Tensor] | None, optimizer: dict[str, Any]) -> None:
         for callback in [*self.callback_handler.callbacks, self.control]:
             if isinstance(callback, ExportableState):
                 self.state.stateful_callbacks[type(callback).__name__] = callback.state()
         with storage.atomic_folder(folder) as staging:
-            checkpoint.save_model(self.model, staging)
-            checkpoint.save_training_state(staging, self.optimizer, self.lr_scheduler, self.accelerator.scaler)
+            checkpoint.save_model(self.model, staging, weights)
+            checkpoint.save_training_state(staging, optimizer, self.lr_scheduler, self.accelerator.scaler)
             self.state.save_to_json(str(staging / "trainer_state.json"))
             storage.write_manifest(staging, {"step": self.state.global_step})
-        checkpoint.rotate(self.job.checkpoints, self.job.config.checkpoints_kept, best)
 
     def _best_checkpoint(self, current: Path) -> Path | None:
         if not self.state.best_global_step:
             return None
         best = checkpoint.folder_of(self.job.checkpoints, self.state.best_global_step)
         return best if best == current or best.is_dir() else None
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if sharding.is_sharded(self.model):
+            sharding.load_weights(self.model, Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        if sharding.is_sharded(self.model):
+            sharding.load_weights(self.model, Path(self.state.best_model_checkpoint))
+        else:
+            super()._load_best_model()
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:  # Trainer's name for it
         if checkpoint is not None:
@@ -196,6 +244,11 @@ class ShelfwiseTrainer(Trainer):
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         """Loaded together with the optimiser."""
+
+
+def _collator(engine: Engine, pad_token_id: int) -> HeadCollator | CompletionCollator | SpanCollator:
+    plain = HeadCollator(pad_token_id) if engine.objective == "head" else CompletionCollator(pad_token_id)
+    return plain if engine.packed is None else SpanCollator(plain)
 
 
 def _load_state(folder: Path, trainer: ShelfwiseTrainer) -> None:
@@ -230,7 +283,12 @@ class _Watch(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._trainer.sampler.set_epoch(state.global_step // self._job.steps_per_epoch)
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        distributed.seed_step(self._job.config.seed, state.global_step)
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # A signal may have reached one process of several; all end after the same step.
+        self._job.stop.requested = bool(distributed.greatest(self._job.stop.requested))
         if self._job.stop.requested:
             control.should_save = True
             control.should_training_stop = True

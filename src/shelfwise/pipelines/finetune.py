@@ -5,21 +5,36 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from shelfwise import artifact
+from shelfwise import artifact, processes
 from shelfwise.calibration import Calibration
 from shelfwise.config import TrainConfig
-from shelfwise.errors import ConfigError, InputError, ModelNotFoundError, WorkError
-from shelfwise.modeling import adapters, backbone, checkpoint, encoding, hardware, memory, registry, tiny
+from shelfwise.errors import ConfigError, InputError, ModelNotFoundError
+from shelfwise.modeling import (
+    adapters,
+    backbone,
+    checkpoint,
+    distributed,
+    encoding,
+    hardware,
+    memory,
+    parallel,
+    registry,
+    sharding,
+    tiny,
+)
 from shelfwise.modeling.batching import Item
 from shelfwise.modeling.encoding import Encoder
 from shelfwise.modeling.engine import Engine
 from shelfwise.modeling.job import Job, StopRequest, TrainProgress, Validation
+from shelfwise.modeling.packed.model import PackedModel
 from shelfwise.modeling.trainer import ShelfwiseTrainer
+from shelfwise.pipelines import shrinking
 from shelfwise.pipelines.run import Hooks, Prepared, TrainedRun, append_metrics, begin, calibrate, targets_of
 from shelfwise.pipelines.stopping import interrupted, stopping_on_signals
 from shelfwise.prompts import PromptFormat
@@ -37,10 +52,10 @@ def finetune(
         The run, and the model's calibration on the validation part.
     """
     quiet_libraries()
-    place = hardware.resolve_device(device)
-    if place.index:
+    place = distributed.device_of(device)
+    if place.index and processes.count() == 1:
         raise InputError(f"--device {device}: training takes the first visible GPU; set CUDA_VISIBLE_DEVICES instead.")
-    resolved = registry.resolve(config.model, config.revision)
+    resolved = distributed.first_goes_ahead(lambda: registry.resolve(config.model, config.revision))
     encoder = Encoder(_tokenizer(resolved, prepared), PromptFormat())
     items = encode_items(encoder, config.objective, prepared)
     base_config = _base_config(resolved, encoder)
@@ -48,7 +63,9 @@ def finetune(
     config, choice = settle(config, resolved, base_config, items, place, precision)
     hooks.note(_plan_line(config, choice, place))
     torch.manual_seed(config.training.seed)
-    settings = load_settings(config, len(prepared.labels), place, config.training.precision)
+    # A model to be cut need not fit the device while it is whole.
+    loading = place if choice.shards == 1 else torch.device("cpu")
+    settings = load_settings(config, len(prepared.labels), loading, config.training.precision)
     pad = encoder.tokenizer.pad_token_id
     model: Any = (
         backbone.load(resolved.folder, settings, pad) if resolved.folder else backbone.fresh(base_config, settings, pad)
@@ -57,13 +74,43 @@ def finetune(
         backbone.enable_gradient_checkpointing(model)
     if config.method != "full":
         model = adapters.attach(model, config.lora, config.objective)
+    if choice.shards > 1:
+        sharding.shard(model, place, settings.precision)
+    else:
+        distributed.broadcast_parameters(p for p in model.parameters() if p.requires_grad)
     engine = Engine.of(model, encoder, config.objective, prepared.labels, place, settings.precision)
-    if not resume:  # only now: a model that can't be loaded leaves no run behind
+    if choice.shards == 1 and processes.count() == 1:
+        engine = replace(engine, packed=_packed(config, model, items, place, settings.precision))
+    if not resume and processes.is_first():  # only now: a model that can't be loaded leaves no run behind
         begin(out, config, prepared)
     job = _job(config, prepared, items, settings.precision, out, hooks)
     run = _optimise(engine, job, config, out, resume, hooks)
     _save(engine, config, out)
     return run, calibrate(engine, prepared)
+
+
+def _packed(
+    config: TrainConfig, model: Any, items: Sequence[Item], device: torch.device, precision: Precision
+) -> PackedModel | None:
+    """The model without padding, where the configuration and the hardware let it be."""
+    training = config.training
+    wanted = training.packed is True or training.fp8_base
+    if not (wanted or (training.packed == "auto" and device.type == "cuda" and precision != "fp32")):
+        return None
+    if training.fp8_base and (config.method != "lora" or not hardware.has_fp8(device)):
+        raise ConfigError("training.fp8_base: needs --method lora and a GPU with fp8 (compute capability 8.9 or more).")
+    packed = PackedModel.of(
+        model,
+        max(len(item.input_ids) for item in items),
+        dtype=hardware.DTYPES[precision],
+        fp8=training.fp8_base,
+        checkpointing=bool(training.gradient_checkpointing),
+    )
+    if packed is None and wanted:
+        raise ConfigError(
+            f"training.packed: {config.model} has layers or rows that can't be packed. Use packed: auto, fp8_base: false."
+        )
+    return packed
 
 
 def quiet_libraries() -> None:
@@ -137,8 +184,11 @@ def settle(
         rank=config.lora.r,
         low_precision=precision != "fp32",
         on_gpu=device.type == "cuda",
+        objective=config.objective,
     )
-    choice = memory.choose(shape, wish, hardware.free_memory(device))
+    choice = parallel.choose(shape, wish, training.parallel, distributed.free_memory(device))
+    if choice.shards > 1 and precision == "fp16":
+        raise ConfigError("training.precision: fp16 can't be scaled over the pieces of a model; use bf16 or fp32.")
     if choice.optimizer == "adamw_bf16" and choice.method != "full":
         raise ConfigError("training.optimizer: adamw_bf16 is for --method full; adapters are small enough for adamw.")
     filled = training.model_copy(
@@ -156,11 +206,13 @@ def settle(
 
 def _plan_line(config: TrainConfig, choice: memory.Choice, device: torch.device) -> str:
     training = config.training
-    free = hardware.free_memory(device) / memory.GIB
+    free = distributed.free_memory(device) / memory.GIB
+    count = processes.count()
+    over = f"{count} processes, {'cut into pieces (FSDP2)' if choice.shards > 1 else 'whole on each'}; " * (count > 1)
     return (
         f"{config.model}: {choice.method}, {config.objective}, {training.precision} on {device.type}, learning rate "
         f"{training.learning_rate:g}, batch {training.batch_size} in micro-batches of {training.micro_batch_size}"
-        f"{', gradient checkpointing' if choice.checkpointing else ''}; about "
+        f"{', gradient checkpointing' if choice.checkpointing else ''}; {over}about "
         f"{choice.estimate.total / memory.GIB:.1f} GiB of the {free:.1f} GiB free"
     )
 
@@ -201,43 +253,43 @@ def _job(
         learning_rate=training.learning_rate,
         precision=precision,
         checkpoints=out / artifact.CHECKPOINTS,
+        processes=processes.count(),
         trackers=config.trackers,
         tracker_files=out / artifact.TRACKERS,
         stop=StopRequest(),
-        report=report,
+        report=report if processes.is_first() else lambda _: None,
+        shrunk=shrinking.watch(out, hooks.note),
     )
 
 
 def _optimise(engine: Engine, job: Job, config: TrainConfig, out: Path, resume: bool, hooks: Hooks) -> TrainedRun:
-    start = checkpoint.latest(job.checkpoints) if resume else None
+    start = checkpoint.latest_for_all(job.checkpoints) if resume else None
     if start is not None:
         hooks.note(f"going on from {start.name}")
     trainer = ShelfwiseTrainer(engine, job)
     if engine.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(engine.device)
     began = time.perf_counter()
-    try:
-        with stopping_on_signals(job.stop, hooks.note):
-            trainer.train(resume_from_checkpoint=str(start) if start else None)
-    except torch.OutOfMemoryError as error:
-        raise WorkError(
-            f"The GPU's memory is full at a micro-batch of {job.micro_batch_size}. Set --micro-batch-size to "
-            f"{max(1, job.micro_batch_size // 2)} (the batch stays as it is), or turn gradient checkpointing on."
-        ) from error
+    with stopping_on_signals(job.stop, hooks.note), shrinking.at_its_end(config, trainer.fitting):
+        trainer.train(resume_from_checkpoint=str(start) if start else None)
     seconds = time.perf_counter() - began
     if job.stop.requested and trainer.state.global_step < job.steps:
-        raise interrupted(out, checkpoint.latest(job.checkpoints))
+        raise interrupted(out, checkpoint.latest_for_all(job.checkpoints))
     trainer.accelerator.free_memory()
     trainer.optimizer = None
     peak = torch.cuda.max_memory_allocated(engine.device) if engine.device.type == "cuda" else None
+    config = shrinking.with_micro_batch(config, trainer.fitting.micro_batch_size)
     return TrainedRun(out, config, trainer.state.global_step, seconds, trainer.state.best_metric, peak, len(job.items))
 
 
 def _save(engine: Engine, config: TrainConfig, out: Path) -> None:
     """Save weights and tokenizer under the ecosystem's own names."""
     name = artifact.MODEL if config.method == "full" else artifact.ADAPTER
+    weights = sharding.whole_weights(engine.model)
+    if not processes.is_first():
+        return
     with artifact.atomic_folder(out / name) as staging:
-        checkpoint.save_model(engine.model, staging)
+        checkpoint.save_model(engine.model, staging, weights)
         if config.method == "full":
             # A full model's folder is a plain transformers model: its tokenizer belongs beside it.
             engine.encoder.tokenizer.save_pretrained(staging)

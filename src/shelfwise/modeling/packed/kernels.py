@@ -1,0 +1,166 @@
+"""Triton kernels: causal attention inside tiles, each row alone, rotary embedding included.
+
+One program holds a tile's queries, keys and values of one head on the chip and touches device memory once for each.
+T is the number of tokens, a multiple of TILE; heads lie side by side in the last dimension of `qkv`: H query heads,
+then KV key heads, then KV value heads, each 2 * HALF wide. Rotary embedding turns the first half of a head against the
+second (Su et al. 2021, in the layout of LLaMA and Falcon).
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _turned(pointer, stride, column, tokens, cos, sin, HALF: tl.constexpr):
+    """Both halves of one head of a tile, after rotary embedding: (TILE, HALF) each."""
+    half = tl.arange(0, HALF)
+    at = pointer + tokens[:, None] * stride + column + half[None, :]
+    first = tl.load(at)
+    second = tl.load(at + HALF)
+    a, b = first.to(tl.float32), second.to(tl.float32)
+    return (a * cos - b * sin).to(first.dtype), (b * cos + a * sin).to(first.dtype)
+
+
+@triton.jit
+def _probabilities(q1, q2, k1, k2, row, scale, TILE: tl.constexpr, PRECISION: tl.constexpr):
+    """(TILE, TILE) softmax over the tokens of the same row that do not lie ahead."""
+    scores = tl.dot(q1, tl.trans(k1), input_precision=PRECISION)
+    scores = (scores + tl.dot(q2, tl.trans(k2), input_precision=PRECISION)) * scale
+    order = tl.arange(0, TILE)
+    seen = (row[:, None] == row[None, :]) & (order[:, None] >= order[None, :])
+    scores = tl.where(seen, scores, float("-inf"))
+    scores = tl.exp(scores - tl.max(scores, 1)[:, None])
+    return scores / tl.sum(scores, 1)[:, None]
+
+
+@triton.jit
+def attend(
+    qkv, cos_table, sin_table, positions, rows, out, qkv_stride, out_stride, scale,
+    H: tl.constexpr, KV: tl.constexpr, HALF: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Forward: grid (tiles, H)."""
+    tokens = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    head = tl.program_id(1)
+    kv = head // (H // KV)
+    row = tl.load(rows + tokens)
+    turn = tl.load(positions + tokens)[:, None] * HALF + tl.arange(0, HALF)[None, :]
+    cos, sin = tl.load(cos_table + turn), tl.load(sin_table + turn)
+    q1, q2 = _turned(qkv, qkv_stride, head * 2 * HALF, tokens, cos, sin, HALF)
+    k1, k2 = _turned(qkv, qkv_stride, (H + kv) * 2 * HALF, tokens, cos, sin, HALF)
+    width = tl.arange(0, 2 * HALF)
+    v = tl.load(qkv + tokens[:, None] * qkv_stride + (H + KV + kv) * 2 * HALF + width[None, :])
+    p = _probabilities(q1, q2, k1, k2, row, scale, TILE, PRECISION)
+    answer = tl.dot(p.to(v.dtype), v, input_precision=PRECISION)
+    tl.store(out + tokens[:, None] * out_stride + head * 2 * HALF + width[None, :], answer.to(v.dtype))
+
+
+@triton.jit
+def attend_backward(
+    qkv, cos_table, sin_table, positions, rows, grad_out, grad_qkv, partial, qkv_stride, out_stride, T, scale,
+    H: tl.constexpr, KV: tl.constexpr, HALF: tl.constexpr, TILE: tl.constexpr, CHUNK: tl.constexpr,
+    CHUNKS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Backward: grid (tiles, KV * CHUNKS); a program takes CHUNK of the query heads that share a key and value head.
+
+    With one chunk it writes the gradients of its key and value head into `grad_qkv`; with more, its share of them into
+    `partial` (CHUNKS, T, KV, 4 * HALF) in float32, keys first, to be summed.
+    """
+    tokens = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    kv = tl.program_id(1) // CHUNKS
+    chunk = tl.program_id(1) % CHUNKS
+    row = tl.load(rows + tokens)
+    half, width = tl.arange(0, HALF), tl.arange(0, 2 * HALF)
+    turn = tl.load(positions + tokens)[:, None] * HALF + half[None, :]
+    cos, sin = tl.load(cos_table + turn), tl.load(sin_table + turn)
+    k1, k2 = _turned(qkv, qkv_stride, (H + kv) * 2 * HALF, tokens, cos, sin, HALF)
+    v = tl.load(qkv + tokens[:, None] * qkv_stride + (H + KV + kv) * 2 * HALF + width[None, :])
+    dk1 = tl.zeros((TILE, HALF), tl.float32)
+    dk2 = tl.zeros((TILE, HALF), tl.float32)
+    dv = tl.zeros((TILE, 2 * HALF), tl.float32)
+    GROUP: tl.constexpr = H // KV
+    for j in range(CHUNK):
+        i = chunk * CHUNK + j
+        if i < GROUP:
+            head = kv * GROUP + i
+            q1, q2 = _turned(qkv, qkv_stride, head * 2 * HALF, tokens, cos, sin, HALF)
+            p = _probabilities(q1, q2, k1, k2, row, scale, TILE, PRECISION)
+            do = tl.load(grad_out + tokens[:, None] * out_stride + head * 2 * HALF + width[None, :])
+            dv += tl.dot(tl.trans(p.to(do.dtype)), do, input_precision=PRECISION)
+            dp = tl.dot(do, tl.trans(v), input_precision=PRECISION)
+            ds = (p * (dp - tl.sum(dp * p, 1)[:, None]) * scale).to(do.dtype)
+            dq1 = tl.dot(ds, k1, input_precision=PRECISION)
+            dq2 = tl.dot(ds, k2, input_precision=PRECISION)
+            at = grad_qkv + tokens[:, None] * qkv_stride + head * 2 * HALF + half[None, :]
+            tl.store(at, (dq1 * cos + dq2 * sin).to(do.dtype))
+            tl.store(at + HALF, (dq2 * cos - dq1 * sin).to(do.dtype))
+            dk1 += tl.dot(tl.trans(ds), q1, input_precision=PRECISION)
+            dk2 += tl.dot(tl.trans(ds), q2, input_precision=PRECISION)
+    first, second = dk1 * cos + dk2 * sin, dk2 * cos - dk1 * sin
+    if CHUNKS == 1:
+        at = grad_qkv + tokens[:, None] * qkv_stride + (H + kv) * 2 * HALF + half[None, :]
+        tl.store(at, first.to(v.dtype))
+        tl.store(at + HALF, second.to(v.dtype))
+        at = grad_qkv + tokens[:, None] * qkv_stride + (H + KV + kv) * 2 * HALF + width[None, :]
+        tl.store(at, dv.to(v.dtype))
+    else:
+        at = partial + ((chunk * T + tokens[:, None]) * KV + kv) * 4 * HALF
+        tl.store(at + half[None, :], first)
+        tl.store(at + HALF + half[None, :], second)
+        tl.store(at + 2 * HALF + width[None, :], dv)
+
+
+@triton.jit
+def _gelu(x):
+    """GELU (Hendrycks and Gimpel 2016), exact."""
+    return 0.5 * x * (1.0 + tl.math.erf(x * 0.7071067811865476))
+
+
+@triton.jit
+def _adapted(y, low, up, tokens, columns, y_stride, low_stride, up_stride, skip, RANK: tl.constexpr):
+    """A block of y plus low times up, in float32; `up` (columns, ranks) is block-diagonal: it starts at rank `skip`."""
+    rank = tl.arange(0, RANK)
+    value = tl.load(y + tokens[:, None] * y_stride + columns[None, :])
+    a = tl.load(low + tokens[:, None] * low_stride + skip + rank[None, :])
+    b = tl.load(up + columns[:, None] * up_stride + skip + rank[None, :])
+    return value.to(tl.float32) + tl.dot(a, tl.trans(b), input_precision="ieee")
+
+
+@triton.jit
+def activate(
+    y, low, up, out, width, y_stride, low_stride, up_stride,
+    GATED: tl.constexpr, RANK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Forward: out (T, width) is silu(gate) * up where GATED, else gelu; grid (T / ROWS, width / COLUMNS)."""
+    tokens = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    first = _adapted(y, low, up, tokens, columns, y_stride, low_stride, up_stride, 0, RANK)
+    if GATED:
+        second = _adapted(y, low, up, tokens, columns + width, y_stride, low_stride, up_stride, RANK, RANK)
+        value = first * tl.sigmoid(first) * second
+    else:
+        value = _gelu(first)
+    tl.store(out + tokens[:, None] * width + columns[None, :], value.to(out.dtype.element_ty))
+
+
+@triton.jit
+def activate_backward(
+    y, low, up, grad, out, width, y_stride, low_stride, up_stride,
+    GATED: tl.constexpr, RANK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Backward: out, like y, from grad (T, width); grid as of `activate`."""
+    tokens = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    first = _adapted(y, low, up, tokens, columns, y_stride, low_stride, up_stride, 0, RANK)
+    g = tl.load(grad + tokens[:, None] * width + columns[None, :]).to(tl.float32)
+    at = out + tokens[:, None] * y_stride + columns[None, :]
+    if GATED:
+        second = _adapted(y, low, up, tokens, columns + width, y_stride, low_stride, up_stride, RANK, RANK)
+        s = tl.sigmoid(first)
+        tl.store(at, (g * second * s * (1.0 + first * (1.0 - s))).to(out.dtype.element_ty))
+        tl.store(at + width, (g * first * s).to(out.dtype.element_ty))
+    else:
+        density = 0.3989422804014327 * tl.exp(-0.5 * first * first)
+        slope = 0.5 * (1.0 + tl.math.erf(first * 0.7071067811865476)) + first * density
+        tl.store(at, (g * slope).to(out.dtype.element_ty))
