@@ -44,8 +44,9 @@ EVALUATION = "evaluation"
 TRACKERS = "trackers"
 CARD = "README.md"
 # May change after the manifest was written: checkpoints have manifests of their own, an evaluation can be repeated, a
-# tracker's files are closed when the process ends.
-UNHASHED = (CHECKPOINTS, EVALUATION, TRACKERS)
+# tracker's files are closed when the process ends, and an evaluation writes its results into the card. Manifests of
+# runs made before it did list the card; there it is passed over.
+UNHASHED = (CHECKPOINTS, EVALUATION, TRACKERS, CARD)
 
 
 def source_commit(package: Path = Path(__file__).parent) -> str | None:
@@ -90,4 +91,4 @@ def read_manifest(run: Path, *, verify: bool = True) -> dict[str, Any]:
                 f"{run}: the training of this run did not end. Go on with: shelfwise train --resume --out {run}"
             )
         raise RunFolderError(f"{run}: not a run folder: there is no {MANIFEST} in it.")
-    return storage.read_manifest(run, verify=verify)
+    return storage.read_manifest(run, verify=verify, apart=UNHASHED)

@@ -1,6 +1,6 @@
-"""What a confidence promises: one temperature for the probabilities, and thresholds for accepting an answer.
+"""What a confidence promises: temperatures for the probabilities, and thresholds for accepting an answer.
 
-All are fitted on validation rows. The temperature (Guo et al. 2017) makes probabilities honest on average; a threshold
+All are fitted on validation rows. Temperatures (`recalibration`) make probabilities honest on average; a threshold
 turns a promise ("accepted answers are right 95 times in 100") into the confidence that keeps it. Where the type is not
 sure enough, its sub-category or its category may be.
 """
@@ -15,14 +15,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from shelfwise import recalibration
 from shelfwise.errors import CorruptArtifactError, InputError
 from shelfwise.labels import Labels
+from shelfwise.recalibration import Temperatures
 from shelfwise.records import LEVELS
-from shelfwise.thresholds import NEVER, Decided, Shelves, fit_groups, fit_threshold, lower_bound
+from shelfwise.thresholds import NEVER, Decided, Shelves, fit_groups, fit_threshold
 
-FORMAT = 1
+FORMAT = 2  # 1 had one temperature only, and is read too
 PROMISE = 0.95
-TEMPERATURES = (0.02, 50.0)  # the search's bounds; SVM margins fit near 0.2, language models between 0.8 and 2
 MAX_BYTES = 16 << 20
 
 
@@ -30,7 +31,7 @@ MAX_BYTES = 16 << 20
 class Calibration:
     """Turns a scorer's log-probabilities into probabilities, and a confidence into a decision."""
 
-    temperature: float = 1.0
+    temperature: float = 1.0  # of all rows, where there are no other two
     promise: float = PROMISE  # the precision that accepted answers are to have
     threshold: float = NEVER  # confidences at or above it are accepted, unless type or category have their own
     rows: int = 0  # validation rows that all was fitted on
@@ -41,10 +42,11 @@ class Calibration:
     by_category: Mapping[str, float] = field(default_factory=dict)  # of its types that have none of their own
     sub_category_threshold: float = NEVER  # of a sub-category's probability, where the type is not accepted
     category_threshold: float = NEVER  # of a category's, where neither type nor sub-category are
+    sure_temperature: float | None = None  # of rows that are certain, where two did better than one
+    unsure_temperature: float | None = None  # and of rows where every label is as likely
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature < float("inf"):
-            raise InputError(f"A temperature is a number above 0, not {self.temperature}.")
+        _ = self.temperatures  # which refuses those that are none
         if not 0 < self.promise < 1:
             raise InputError(f"A promised precision lies between 0 and 1, not {self.promise}.")
         levels = (self.threshold, self.sub_category_threshold, self.category_threshold)
@@ -59,14 +61,17 @@ class Calibration:
         targets: NDArray[np.integer],
         promise: float = PROMISE,
         labels: Labels | None = None,
+        clusters: NDArray[np.integer] | None = None,
     ) -> Calibration:
-        """Fit temperature and thresholds on validation rows.
+        """Fit temperatures and thresholds on validation rows.
 
         Args:
             log_probs: (N, C) natural logarithms, uncalibrated.
             targets: (N,) true label positions, each in [0, C).
             promise: the precision that accepted answers are to have, at each level.
             labels: the C labels with their taxonomy; None: one threshold for all types, and no level above them.
+            clusters: (N,) the cluster of each row, where whole clusters were held out, as brands are; None where rows
+                were held out one by one.
 
         Returns:
             The calibration; with no rows the temperature is 1 and nothing is accepted.
@@ -79,42 +84,56 @@ class Calibration:
             raise InputError(f"{true.size} targets, but log-probabilities of shape {log_probs.shape}.")
         if not true.size:
             return cls(promise=promise)
+        if clusters is not None and clusters.shape != true.shape:
+            raise InputError(f"{true.size} targets, but the clusters of {clusters.size} rows.")
         if true.min() < 0 or true.max() >= log_probs.shape[1]:
             raise InputError("Calibration needs targets among the classifier's own labels.")
         if labels is not None and len(labels) != log_probs.shape[1]:
             raise InputError(f"{len(labels)} labels, but log-probabilities of shape {log_probs.shape}.")
-        temperature = fit_temperature(log_probs, true)
-        probabilities = np.exp(_log_softmax(log_probs, temperature))
+        temperatures = recalibration.fit(log_probs, true)
+        probabilities = np.exp(temperatures.apply(log_probs))
         answered = probabilities.argmax(axis=1)
-        threshold, accepted, right = fit_threshold(probabilities.max(axis=1), answered == true, promise)
+        found = fit_threshold(probabilities.max(axis=1), answered == true, promise, clusters)
         fitted = cls(
-            temperature=temperature,
+            temperature=temperatures.all,
+            sure_temperature=temperatures.sure,
+            unsure_temperature=temperatures.unsure,
             promise=promise,
-            threshold=threshold,
+            threshold=found.confidence,
             rows=int(true.size),
-            accepted=accepted,
-            precision=right / accepted if accepted else 0.0,
-            precision_low=float(lower_bound(right, accepted)) if accepted else 0.0,
+            accepted=found.accepted,
+            precision=found.right / max(found.accepted, 1),
+            precision_low=found.low,
         )
         if labels is None:
             return fitted
         shelves = Shelves.of(labels)
-        return fitted._with_own_thresholds(probabilities, true, shelves)._with_levels(probabilities, true, shelves)
+        fitted = fitted._with_own_thresholds(probabilities, true, shelves, clusters)
+        return fitted._with_levels(probabilities, true, shelves, clusters)
 
     def _with_own_thresholds(
-        self, probabilities: NDArray[np.float32], targets: NDArray[np.int64], shelves: Shelves
+        self,
+        probabilities: NDArray[np.float32],
+        targets: NDArray[np.int64],
+        shelves: Shelves,
+        clusters: NDArray[np.integer] | None,
     ) -> Calibration:
         """This calibration with the thresholds of those types and categories whose rows show one."""
         answered, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
         groups = (answered, shelves.categories.of_label[answered])
         types, categories = (
-            fit_groups(confidence, answered == targets, group, self.promise, self.threshold) for group in groups
+            fit_groups(confidence, answered == targets, group, self.promise, self.threshold, clusters)
+            for group in groups
         )
         by_type = {shelves.labels[position]: threshold for position, threshold in types.items()}
         return replace(self, by_type=by_type, by_category=shelves.categories.named(categories))
 
     def _with_levels(
-        self, probabilities: NDArray[np.float32], targets: NDArray[np.int64], shelves: Shelves
+        self,
+        probabilities: NDArray[np.float32],
+        targets: NDArray[np.int64],
+        shelves: Shelves,
+        clusters: NDArray[np.integer] | None,
     ) -> Calibration:
         """This calibration with a threshold for each level above the type, fitted on the rows left over below it.
 
@@ -126,14 +145,21 @@ class Calibration:
         for nodes in shelves.above:
             node, share = nodes.best(probabilities[left])
             right = (node >= 0) & (nodes.of_label[targets[left]] == node)
-            threshold, _, _ = fit_threshold(share, right, self.promise)
+            threshold = fit_threshold(
+                share, right, self.promise, None if clusters is None else clusters[left]
+            ).confidence
             found.append(threshold)
             left[left] = share < threshold
         return replace(self, sub_category_threshold=found[0], category_threshold=found[1])
 
+    @property
+    def temperatures(self) -> Temperatures:
+        """How log-probabilities are tempered."""
+        return Temperatures(self.temperature, self.sure_temperature, self.unsure_temperature)
+
     def log_probs(self, log_probs: NDArray[np.floating]) -> NDArray[np.float32]:
         """(N, C) calibrated natural logarithms from uncalibrated ones."""
-        return _log_softmax(log_probs, self.temperature)
+        return self.temperatures.apply(log_probs)
 
     def probabilities(self, log_probs: NDArray[np.floating]) -> NDArray[np.float32]:
         """(N, C) calibrated probabilities from uncalibrated natural logarithms; each row sums to 1."""
@@ -190,8 +216,8 @@ class Calibration:
             if path.stat().st_size > MAX_BYTES:
                 raise ValueError(f"larger than {MAX_BYTES:,} bytes")
             stored = json.loads(path.read_text(encoding="utf-8"))
-            if stored.pop("format") != FORMAT:
-                raise ValueError(f"not of format {FORMAT}")
+            if stored.pop("format") not in (1, FORMAT):
+                raise ValueError(f"not of format 1 or {FORMAT}")
             return {str(name): cls._of(entry) for name, entry in stored.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, InputError) as error:
             raise CorruptArtifactError(f"{path}: not a readable calibration ({error}). Copy the run again.") from error
@@ -199,10 +225,10 @@ class Calibration:
     @classmethod
     def _of(cls, entry: Mapping[str, object]) -> Calibration:
         """One entry of `calibration.json`; ValueError or TypeError for what is no number, or no field of ours."""
+        entry = {"sure_temperature": None, "unsure_temperature": None, **entry}  # format 1 has neither
         unknown = set(entry) ^ {field.name for field in fields(cls)}
         if unknown:
             raise ValueError(f"missing or unknown: {', '.join(sorted(unknown))}")
-
         return cls(
             temperature=_number(entry["temperature"]),
             promise=_number(entry["promise"]),
@@ -215,6 +241,8 @@ class Calibration:
             by_category=_numbers(entry["by_category"]),
             sub_category_threshold=_number(entry["sub_category_threshold"]),
             category_threshold=_number(entry["category_threshold"]),
+            sure_temperature=_number_or_none(entry["sure_temperature"]),
+            unsure_temperature=_number_or_none(entry["unsure_temperature"]),
         )
 
 
@@ -224,34 +252,11 @@ def _number(value: object) -> float:
     return float(value)
 
 
+def _number_or_none(value: object) -> float | None:
+    return None if value is None else _number(value)
+
+
 def _numbers(value: object) -> dict[str, float]:
     if not isinstance(value, dict):
         raise TypeError(f"{value!r} is no table of thresholds")
     return {str(name): _number(number) for name, number in value.items()}
-
-
-def _log_softmax(log_probs: NDArray[np.floating], temperature: float) -> NDArray[np.float32]:
-    scaled: NDArray[np.float32] = np.asarray(log_probs, np.float32) / np.float32(temperature)
-    scaled -= scaled.max(axis=1, keepdims=True, initial=-np.inf)
-    scaled -= np.log(np.exp(scaled).sum(axis=1, keepdims=True))
-    return scaled
-
-
-def fit_temperature(log_probs: NDArray[np.floating], targets: NDArray[np.integer]) -> float:
-    """The temperature with the least mean negative log-likelihood, within `TEMPERATURES`.
-
-    The likelihood has one optimum in 1/T (it is concave there), so a bounded scalar search finds it.
-
-    Args:
-        log_probs: (N, C) natural logarithms, N > 0.
-        targets: (N,) true label positions.
-    """
-    from scipy.optimize import minimize_scalar
-
-    rows = np.arange(len(targets))
-
-    def nll(log_temperature: float) -> float:
-        return float(-_log_softmax(log_probs, float(np.exp(log_temperature)))[rows, targets].mean(dtype=np.float64))
-
-    low, high = np.log(TEMPERATURES)
-    return float(np.exp(minimize_scalar(nll, bounds=(low, high), method="bounded", options={"xatol": 1e-4}).x))

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from shelfwise.labels import Taxonomy
 
+# How far an answer is from the truth: nearer is smaller.
+RIGHT, SAME_SUB_CATEGORY, SAME_CATEGORY, ELSEWHERE = range(4)
+
 
 @dataclass(frozen=True, slots=True)
 class HierarchyScores:
@@ -25,51 +28,80 @@ class HierarchyScores:
     wrong_elsewhere: int
 
 
-def hierarchy_scores(
+@dataclass(frozen=True, slots=True)
+class Overlaps:
+    """What the node sets of truth and answer share, row by row (see `overlaps`)."""
+
+    shared: NDArray[np.int64]  # (N,) nodes in both
+    of_truth: NDArray[np.int64]  # (N,) nodes of the true type
+    of_answer: NDArray[np.int64]  # (N,) nodes of the answered one
+    distance: NDArray[np.int64]  # (N,) RIGHT, SAME_SUB_CATEGORY, SAME_CATEGORY or ELSEWHERE
+
+    @property
+    def sub_category_right(self) -> NDArray[np.bool_]:
+        """(N,) whether the answer is right or shares a sub-category with the truth."""
+        return self.distance <= SAME_SUB_CATEGORY
+
+
+def overlaps(
     targets: NDArray[np.integer], predictions: NDArray[np.integer], names: Sequence[str], taxonomy: Taxonomy
-) -> HierarchyScores:
-    """Score answers by the ancestors that they share with the truth.
+) -> Overlaps:
+    """Hold each answer's ancestors against those of the truth.
 
     A type's node set is the type, and every sub-category and category that it was seen under: with several parents all
     of them count, as Kiritchenko, Matwin, Nock and Famili (2006) define it for directed acyclic graphs. A type that
-    the taxonomy does not hold is its own only node. With T and P the node sets of truth and answer::
-
-        precision = sum |T & P| / sum |P|,  recall = sum |T & P| / sum |T|
+    the taxonomy does not hold is its own only node.
 
     Args:
         targets: (N,) true positions in `names`.
         predictions: (N,) answered positions in `names`.
         names: the labels, in the order that the positions mean.
         taxonomy: where the labels sit.
+    """
+    pairs, of_row = np.unique(np.asarray(targets) * len(names) + predictions, return_inverse=True)
+    found = np.zeros((len(pairs), 4), np.int64)
+    levels: dict[int, _Levels] = {}
+    for i, pair in enumerate(pairs.tolist()):
+        true, answered = divmod(pair, len(names))
+        for position in (true, answered):
+            if position not in levels:
+                levels[position] = _Levels.of(names[position], taxonomy)
+        truth, answer = levels[true], levels[answered]
+        shared = len(truth.sub_categories & answer.sub_categories) + len(truth.categories & answer.categories)
+        distance = _distance(truth, answer, same=true == answered)
+        found[i] = shared + (true == answered), len(truth), len(answer), distance
+    return Overlaps(*found[of_row.reshape(-1)].T)
+
+
+def hierarchy_scores(
+    targets: NDArray[np.integer], predictions: NDArray[np.integer], names: Sequence[str], taxonomy: Taxonomy
+) -> HierarchyScores:
+    """Score answers by the ancestors that they share with the truth; arguments as of `overlaps`."""
+    return scores_of_overlaps(overlaps(targets, predictions, names, taxonomy))
+
+
+def scores_of_overlaps(rows: Overlaps) -> HierarchyScores:
+    """Score N answers.
+
+    With T and P the node sets of truth and answer, micro-averaged as Kiritchenko et al. (2006) do::
+
+        precision = sum |T & P| / sum |P|,  recall = sum |T & P| / sum |T|
 
     Returns:
         The scores; all 0 for no rows.
     """
-    pairs, counts = np.unique(np.stack([targets, predictions]), axis=1, return_counts=True)
-    levels = [_Levels.of(name, taxonomy) for name in names]
-    shared = true_size = answered_size = 0
-    apart = {"right": 0, "sub_category": 0, "category": 0, "elsewhere": 0}
-    for true, answered, n in zip(*pairs.tolist(), counts.tolist(), strict=True):
-        truth, answer = levels[true], levels[answered]
-        same = int(true == answered)
-        shared += n * (
-            same + len(truth.sub_categories & answer.sub_categories) + len(truth.categories & answer.categories)
-        )
-        true_size += n * len(truth)
-        answered_size += n * len(answer)
-        apart[_distance(truth, answer, same=bool(same))] += n
-    rows = len(targets)
-    precision = shared / answered_size if answered_size else 0.0
-    recall = shared / true_size if true_size else 0.0
+    shared, true_size, answered_size = int(rows.shared.sum()), int(rows.of_truth.sum()), int(rows.of_answer.sum())
+    apart = np.bincount(rows.distance, minlength=ELSEWHERE + 1).tolist()
+    n = len(rows.shared)
     return HierarchyScores(
-        sub_category_accuracy=(apart["right"] + apart["sub_category"]) / rows if rows else 0.0,
-        precision=precision,
-        recall=recall,
-        f1=2 * precision * recall / (precision + recall) if shared else 0.0,
-        wrong=rows - apart["right"],
-        wrong_same_sub_category=apart["sub_category"],
-        wrong_same_category=apart["category"],
-        wrong_elsewhere=apart["elsewhere"],
+        sub_category_accuracy=(apart[RIGHT] + apart[SAME_SUB_CATEGORY]) / n if n else 0.0,
+        precision=shared / answered_size if answered_size else 0.0,
+        recall=shared / true_size if true_size else 0.0,
+        f1=2 * shared / (true_size + answered_size) if n else 0.0,
+        wrong=n - apart[RIGHT],
+        wrong_same_sub_category=apart[SAME_SUB_CATEGORY],
+        wrong_same_category=apart[SAME_CATEGORY],
+        wrong_elsewhere=apart[ELSEWHERE],
     )
 
 
@@ -89,9 +121,9 @@ class _Levels:
         return 1 + len(self.categories) + len(self.sub_categories)
 
 
-def _distance(truth: _Levels, answer: _Levels, *, same: bool) -> str:
+def _distance(truth: _Levels, answer: _Levels, *, same: bool) -> int:
     if same:
-        return "right"
+        return RIGHT
     if truth.sub_categories & answer.sub_categories:
-        return "sub_category"
-    return "category" if truth.categories & answer.categories else "elsewhere"
+        return SAME_SUB_CATEGORY
+    return SAME_CATEGORY if truth.categories & answer.categories else ELSEWHERE

@@ -201,6 +201,11 @@ def per_type(matrix: NDArray[np.int64], labels: tuple[str, ...]) -> tuple[TypeSc
     )
 
 
+def bin_of(confidence: NDArray[np.floating], bins: int = ECE_BINS) -> NDArray[np.int64]:
+    """(N,) which of `bins` equal-width bins each probability is in; open on the left, closed on the right."""
+    return np.clip(np.ceil(np.asarray(confidence, np.float64) * bins).astype(np.int64) - 1, 0, bins - 1)
+
+
 def reliability(confidence: NDArray[np.floating], correct: NDArray[np.bool_], bins: int = ECE_BINS) -> tuple[Bin, ...]:
     """Mean confidence against accuracy in equal-width bins of confidence (Guo et al. 2017).
 
@@ -209,7 +214,7 @@ def reliability(confidence: NDArray[np.floating], correct: NDArray[np.bool_], bi
         correct: (N,) whether the answers were right.
         bins: number of bins; each is open on the left and closed on the right.
     """
-    which = np.clip(np.ceil(np.asarray(confidence, np.float64) * bins).astype(np.int64) - 1, 0, bins - 1)
+    which = bin_of(confidence, bins)
     counts = np.bincount(which, minlength=bins)
     some = np.maximum(counts, 1)
     mean = np.bincount(which, weights=confidence, minlength=bins) / some
@@ -252,8 +257,19 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Paired:
     if first.shape != second.shape:
         raise InputError(f"A paired test needs the same rows: {first.size} against {second.size}.")
     gains, losses = int((first & ~second).sum()), int((second & ~first).sum())
+    return Paired(gains, losses, sign_test(gains, losses, mid_p=True))
+
+
+def sign_test(gains: int, losses: int, *, mid_p: bool = False) -> float:
+    """Two-sided p-value of so uneven a number of gains and losses, where either is as likely.
+
+    Args:
+        gains: rows that only the first gets right.
+        losses: rows that only the second gets right.
+        mid_p: count what was observed by half. Without it the test is exact: it errs less often than it may.
+    """
     n, fewer = gains + losses, min(gains, losses)
     # Binomial(n, 1/2) in logarithms: the plain form overflows at n = 1,030.
     log_terms = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(fewer + 1)]
     terms = [math.exp(term - n * math.log(2)) for term in log_terms]
-    return Paired(gains, losses, min(1.0, 2 * math.fsum(terms) - terms[-1]) if n else 1.0)
+    return min(1.0, 2 * math.fsum(terms) - (terms[-1] if mid_p else 0.0)) if n else 1.0

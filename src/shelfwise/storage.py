@@ -141,12 +141,13 @@ def write_manifest(folder: Path, facts: dict[str, object], *, apart: Sequence[st
     write_json(folder / MANIFEST, {"format": FORMAT, **facts, "files": files})
 
 
-def read_manifest(folder: Path, *, verify: bool = True) -> dict[str, Any]:
+def read_manifest(folder: Path, *, verify: bool = True, apart: Sequence[str] = ()) -> dict[str, Any]:
     """Read a folder's manifest, and check every file it lists.
 
     Args:
         folder: a run folder or a checkpoint.
         verify: also compare each file's hash; without it only the presence and size are checked.
+        apart: entries of the folder that are not checked even where the manifest lists them.
 
     Raises:
         RunFolderError: no manifest, or one of a newer format.
@@ -167,6 +168,8 @@ def read_manifest(folder: Path, *, verify: bool = True) -> dict[str, Any]:
         file = folder / name
         if not file.resolve().is_relative_to(folder.resolve()):
             raise CorruptArtifactError(f"{path}: lists '{name}', which lies outside the folder.")
+        if Path(name).parts[0] in apart:
+            continue
         if not file.is_file() or file.stat().st_size != recorded["bytes"]:
             raise CorruptArtifactError(f"{file}: missing or of another size than recorded. Copy the run folder again.")
         if verify and sha256(file) != recorded["sha256"]:

@@ -4,18 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shelfwise.clusters import correlation, effective_sizes
 from shelfwise.labels import Labels
 
 NEVER = 1.01  # a threshold above every probability: no answer is accepted
 MIN_SUPPORT = 30  # validation rows that a threshold must rest on
 
 
-def lower_bound(right: NDArray[np.integer] | int, n: NDArray[np.integer] | int) -> NDArray[np.float64]:
-    """Clopper and Pearson's (1934) one-sided lower 95% bound of a share; 0 where nothing is right."""
+class Threshold(NamedTuple):
+    """A confidence that keeps a promise, and the rows that show it."""
+
+    confidence: float  # `NEVER` where none does
+    accepted: int  # rows at or above it
+    right: int  # of the accepted
+    low: float  # the lower 95% bound of the share of right ones
+
+
+Count = NDArray[np.integer] | NDArray[np.floating] | float
+
+
+def lower_bound(right: Count, n: Count) -> NDArray[np.float64]:
+    """Clopper and Pearson's (1934) one-sided lower 95% bound of a share; 0 where nothing is right.
+
+    Of clustered rows the counts are effective ones (`clusters`), and no whole numbers.
+    """
     from scipy.stats import beta
 
     bound = beta.ppf(0.05, right, np.asarray(n) - right + 1)
@@ -23,8 +40,12 @@ def lower_bound(right: NDArray[np.integer] | int, n: NDArray[np.integer] | int) 
 
 
 def fit_threshold(
-    confidence: NDArray[np.floating], correct: NDArray[np.bool_], promise: float
-) -> tuple[float, int, int]:
+    confidence: NDArray[np.floating],
+    correct: NDArray[np.bool_],
+    promise: float,
+    clusters: NDArray[np.integer] | None = None,
+    alike: float | None = None,
+) -> Threshold:
     """The smallest confidence at which answers still keep the promise.
 
     The bound is looked up at every confidence, so it is no strict guarantee; measured, it comes close to one. In 300
@@ -35,22 +56,24 @@ def fit_threshold(
         confidence: (N,) calibrated probabilities of the answers.
         correct: (N,) whether they are right.
         promise: the precision that the accepted answers' lower 95% bound must reach, on `MIN_SUPPORT` rows or more.
-
-    Returns:
-        The threshold, the number of rows at or above it, and how many of those are right; (NEVER, 0, 0) when no
-        threshold keeps the promise.
+        clusters: (N,) the cluster of each row, where whole clusters were held out; None: the rows are independent.
+        alike: the `clusters.correlation` of the rows; None: told from these.
     """
     order = np.argsort(-confidence, kind="stable")
     ranked = confidence[order]
     right = np.cumsum(correct[order], dtype=np.int64)
     accepted = np.arange(1, len(ranked) + 1)
+    worth = accepted.astype(np.float64)
+    if clusters is not None and len(ranked):
+        worth = effective_sizes(clusters[order], correlation(correct, clusters) if alike is None else alike)
+    low = lower_bound(right * (worth / accepted), worth)
     # Rows of equal confidence are accepted together or not at all.
     last_of_its_value = np.append(ranked[1:] != ranked[:-1], True)[: len(ranked)]
-    keeps = last_of_its_value & (accepted >= MIN_SUPPORT) & (lower_bound(right, accepted) >= promise)
+    keeps = last_of_its_value & (worth >= MIN_SUPPORT) & (low >= promise)
     if not keeps.any():
-        return NEVER, 0, 0
+        return Threshold(NEVER, 0, 0, 0.0)
     position = int(np.flatnonzero(keeps)[-1])
-    return float(ranked[position]), int(accepted[position]), int(right[position])
+    return Threshold(float(ranked[position]), int(accepted[position]), int(right[position]), float(low[position]))
 
 
 def fit_groups(
@@ -59,6 +82,7 @@ def fit_groups(
     groups: NDArray[np.integer],
     promise: float,
     floor: float,
+    clusters: NDArray[np.integer] | None = None,
 ) -> dict[int, float]:
     """Each group's own threshold, where its rows show one; never below the one of all rows.
 
@@ -72,17 +96,20 @@ def fit_groups(
         groups: (N,) the group of each answer; negative for none.
         promise: the precision that accepted answers are to have in each group.
         floor: the threshold of all rows.
+        clusters: (N,) as for `fit_threshold`; how alike their rows are is told from all N, for a group has few.
 
     Returns:
         Thresholds by group. Groups of less than `MIN_SUPPORT` rows, and those where no threshold keeps the promise,
         are left out.
     """
     found = {}
+    alike = None if clusters is None else correlation(correct, clusters)
     for group in np.flatnonzero(np.bincount(groups[groups >= 0]) >= MIN_SUPPORT).tolist():
         own = groups == group
-        threshold, accepted, _ = fit_threshold(confidence[own], correct[own], promise)
-        if accepted:
-            found[group] = max(threshold, floor)
+        in_clusters = None if clusters is None else clusters[own]
+        threshold = fit_threshold(confidence[own], correct[own], promise, in_clusters, alike)
+        if threshold.accepted:
+            found[group] = max(threshold.confidence, floor)
     return found
 
 

@@ -64,6 +64,23 @@ def test_scores_equal_the_definition_computed_over_sets(pairs):
     assert found.wrong == parts == sum(t != p for t, p in pairs)
 
 
+def test_in_a_tree_the_scores_are_those_of_hiclass():
+    from hiclass import metrics as hiclass_metrics
+
+    names = [f"type {i}" for i in range(24)]
+    paths = [(f"category {i // 8}", f"shelf {i // 4}", name) for i, name in enumerate(names)]
+    tree = Taxonomy({path[-1]: ((*path[:2], 5),) for path in paths})
+    random = np.random.default_rng(0)
+    true = random.integers(0, 24, 500)
+    answered = np.where(random.random(500) < 0.6, true, random.integers(0, 24, 500))
+    found = hierarchy_scores(true, answered, names, tree)
+    of_both = np.array(paths)[true], np.array(paths)[answered]
+    assert found.precision == pytest.approx(hiclass_metrics.precision(*of_both))
+    assert found.recall == pytest.approx(hiclass_metrics.recall(*of_both))
+    assert found.f1 == pytest.approx(hiclass_metrics.f1(*of_both))
+    assert 0.6 < found.f1 < 1
+
+
 def test_no_rows_score_nothing():
     empty = np.zeros(0, np.int64)
     assert hierarchy_scores(empty, empty, NAMES, TAXONOMY).f1 == 0

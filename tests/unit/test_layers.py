@@ -13,12 +13,15 @@ import shelfwise
 
 ROOT = Path(shelfwise.__file__).parent
 LAYERS = {
-    **dict.fromkeys(["__init__", "errors", "records"], 0),
-    **dict.fromkeys(["text", "labels", "prompts", "config", "metrics", "hierarchy", "storage"], 1),
+    **dict.fromkeys(["__init__", "errors", "records", "processes"], 0),
+    **dict.fromkeys(
+        ["text", "labels", "prompts", "config", "metrics", "hierarchy", "resampling", "bootstrap", "storage"], 1
+    ),
+    "clusters": 1,
     **dict.fromkeys(["data", "modeling", "review"], 2),
-    **dict.fromkeys(["classifier", "baseline", "calibration", "thresholds", "artifact"], 3),
+    **dict.fromkeys(["classifier", "baseline", "calibration", "recalibration", "thresholds", "artifact"], 3),
     "pipelines": 4,
-    **dict.fromkeys(["cli", "server"], 5),
+    **dict.fromkeys(["cli", "server", "__main__"], 5),
 }
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "sklearn", "pyarrow", "pandas", "rich", "numpy", "scipy"}
 MODULES = sorted(ROOT.rglob("*.py"))

@@ -7,6 +7,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
+from sklearn.calibration import calibration_curve
+from statsmodels.stats import contingency_tables
+from statsmodels.stats.proportion import proportion_confint
 
 from shelfwise import metrics
 from shelfwise.errors import InputError
@@ -108,11 +111,30 @@ def test_bins_are_closed_on_the_right_and_hold_zero_and_one() -> None:
     assert (bins[0].low, bins[1].high) == (0, 1)
 
 
+def test_the_calibration_error_is_that_of_torchmetrics() -> None:
+    from torch import from_numpy
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    log_probs, targets = random_answers(11, rows=3000)
+    probabilities = from_numpy(np.exp(log_probs))
+    expected = multiclass_calibration_error(probabilities, from_numpy(targets), LABELS, n_bins=15, norm="l1")
+    assert metrics.scores(log_probs, targets).ece == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_the_reliability_diagram_is_that_of_scikit_learn() -> None:
+    log_probs, targets = random_answers(12, rows=3000)
+    confidence, right = np.exp(log_probs.max(1)), log_probs.argmax(1) == targets
+    accuracy, mean = calibration_curve(right, confidence, n_bins=15)
+    found = [each for each in metrics.reliability(confidence, right) if each.n]
+    assert [(each.accuracy, each.confidence) for each in found] == [
+        (pytest.approx(a), pytest.approx(c)) for a, c in zip(accuracy, mean, strict=True)
+    ]
+
+
 @pytest.mark.parametrize(("correct", "n"), [(0, 10), (10, 10), (41, 50), (4370, 5511)])
 def test_the_accuracy_interval_is_wilsons(correct: int, n: int) -> None:
-    expected = stats.binomtest(correct, n).proportion_ci(method="wilson")
     found = metrics.accuracy_interval(correct, n)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert (found.low, found.high) == pytest.approx(proportion_confint(correct, n, method="wilson"))
 
 
 def test_without_rows_the_accuracy_may_be_anything() -> None:
@@ -128,6 +150,15 @@ def test_mcnemars_mid_p_equals_the_binomial_sum(gains: int, losses: int) -> None
     n, fewer = gains + losses, min(gains, losses)
     expected = 2 * stats.binom.cdf(fewer, n, 0.5) - stats.binom.pmf(fewer, n, 0.5) if n else 1
     assert found.p_value == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("gains", "losses"), [(0, 0), (1, 0), (7, 7), (3, 12), (12, 3), (900, 1100)])
+def test_both_forms_of_mcnemars_test_agree_with_statsmodels(gains: int, losses: int) -> None:
+    exact = contingency_tables.mcnemar([[5, gains], [losses, 5]], exact=True).pvalue if gains + losses else 1
+    assert metrics.sign_test(gains, losses) == pytest.approx(exact)
+    half = stats.binom.pmf(min(gains, losses), gains + losses, 0.5) if gains + losses else 0
+    twice = 2 * stats.binom.cdf(min(gains, losses), gains + losses, 0.5)  # exact is cut at 1 where both are alike
+    assert metrics.sign_test(gains, losses, mid_p=True) == pytest.approx(min(1, twice - half))
 
 
 def test_wrong_shapes_and_positions_are_refused() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from shelfwise import __version__
-from shelfwise.cli import audit_labels, check, compare, demo, evaluate, models, predict, split, train
+from shelfwise.cli import audit_labels, check, compare, demo, evaluate, models, plan, predict, split, train
 from shelfwise.errors import ShelfwiseError
 
 # The base of all wrong calls: click's ClickException, of which newer typers (0.29 is one) carry their own copy.
@@ -38,7 +38,7 @@ def _root(
     """Teaches a language model a retailer's shelves: from product names to inventory types."""
 
 
-for _module in (demo, models, check, audit_labels, split, train, evaluate, compare, predict):
+for _module in (demo, models, plan, check, audit_labels, split, train, evaluate, compare, predict):
     _module.register(app)
 
 

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from shelfwise import processes
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from shelfwise.config import Columns
+    from shelfwise.config import Columns, TrainConfig
     from shelfwise.pipelines.run import Hooks
 
 
@@ -59,6 +61,20 @@ def columns(
     return Columns(product=product, type=type_, brand=brand, category=category, sub_category=sub_category)
 
 
+def merged_config(path: Path | None, overrides: dict[str, object]) -> TrainConfig:
+    """The file's configuration with the options given on the command line in their places; None is not given."""
+    from shelfwise import config as configs
+
+    base = configs.load(path).model_dump() if path else {}
+    for key, value in overrides.items():
+        if isinstance(value, dict):
+            chosen = {name: item for name, item in value.items() if item is not None}
+            base[key] = {**(base.get(key) or {}), **chosen}
+        elif value is not None:
+            base[key] = value
+    return configs.parse(base, str(path) if path else "command line")
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console that wraps sanely when its output is no terminal."""
     from rich.console import Console
@@ -91,7 +107,8 @@ def progress_bar(done: str, speed_period_s: float = 600) -> Progress:
         TimeRemainingColumn(),
         console=terminal,
         transient=True,
-        disable=not terminal.is_terminal,  # a log would get the empty line that it leaves
+        # A log would get the empty line that it leaves; of several processes one speaks for all.
+        disable=not (terminal.is_terminal and processes.is_first()),
         speed_estimate_period=speed_period_s,
     )
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from shelfwise.config import Role
     from shelfwise.pipelines.label_audit import LabelAudit, Suspect
+    from shelfwise.pipelines.run import Hooks
 
 _MERGES = 10
 
@@ -40,21 +41,57 @@ def command(
     brand: _shared.BrandColumn = None,
     category: _shared.CategoryColumn = None,
     sub_category: _shared.SubCategoryColumn = None,
-    text_columns: _shared.TextColumns = "product",
+    text_columns: Annotated[
+        str | None, typer.Option(help="What is read of a row, as in 'brand,product'. Default: product.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="What judges: a base model, trained anew for each fold. Default: the baseline.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML configuration of that model's training.")
+    ] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes of that model over the other folds.")] = None,
+    precision: Annotated[_shared.Precision | None, typer.Option(help="Of that model's arithmetic.")] = None,
+    device: Annotated[str, typer.Option(help="Of that model: auto, cpu, cuda.")] = "auto",
     limit: Annotated[int, typer.Option(min=0, help="Suspects to print; the file holds all.")] = 10,
     as_json: _shared.JsonOption = False,
 ) -> None:
     """Find the products whose inventory type is probably wrong, and write them for a person to settle.
 
-    The linear baseline judges each product without having seen its name. Listed are probable label errors, names that
-    carry several types, and types so alike that they could be one. The catalogue itself is not changed.
+    The linear baseline, or a language model, judges each product without having seen its name. Listed are probable
+    label errors, names that carry several types, and types so alike that they could be one. The catalogue itself is not
+    changed.
     """
     from shelfwise.pipelines.label_audit import audit_labels
 
-    columns = _shared.columns(product, type_, brand, category, sub_category)
-    with _progress() as progress:
+    training = {"epochs": epochs, "precision": precision and precision.value}
+    overrides: dict[str, object] = {
+        "model": model or (None if config else "baseline"),
+        "text_columns": text_columns and _roles(text_columns),
+        "columns": {
+            "product": product,
+            "type": type_,
+            "brand": brand,
+            "category": category,
+            "sub_category": sub_category,
+        },
+        "training": training,
+    }
+    wanted = _shared.merged_config(config, overrides)
+    if wanted.model == "baseline" and any(training.values()):
+        raise InputError("--epochs and --precision are a language model's: name one with --model.")
+    with _progress(wanted.model) as (hooks, progress):
         found = audit_labels(
-            catalogue, columns, _roles(text_columns), folds=folds, seed=seed, out=out, progress=progress
+            catalogue,
+            wanted.columns,
+            wanted.text_columns,
+            folds=folds,
+            seed=seed,
+            out=out,
+            config=wanted,
+            device=device,
+            hooks=hooks,
+            progress=progress,
         )
     if as_json:
         _shared.print_json(found.to_json(limit))
@@ -75,19 +112,30 @@ def _roles(text: str) -> tuple[Role, ...]:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error: folds done, and the time left."""
-    # A fold of a large catalogue takes minutes.
-    bar = _shared.progress_bar("{task.completed} of {task.total} folds", speed_period_s=3600)
-    with bar:
-        task = bar.add_task("judging", total=None)
-        yield lambda done, folds: bar.update(task, completed=done, total=folds)
+def _progress(model: str) -> Iterator[tuple[Hooks | None, Callable[[int, int], None]]]:
+    """On standard error: a bar of the folds done, or for a language model a bar for the training of each."""
+    if model == "baseline":
+        # A fold of a large catalogue takes minutes.
+        bar = _shared.progress_bar("{task.completed} of {task.total} folds", speed_period_s=3600)
+        with bar:
+            task = bar.add_task("judging", total=None)
+            yield None, lambda done, folds: bar.update(task, completed=done, total=folds)
+        return
+    with _shared.training_progress() as hooks:
+
+        def told(done: int, folds: int) -> None:
+            if done < folds:
+                hooks.note(f"fold {done + 1} of {folds}")
+
+        yield hooks, told
 
 
 def _print(found: LabelAudit, limit: int) -> None:
     errors, conflicts = found.count("probable label error"), found.count("conflicting name")
     typer.echo(f"{found.catalogue.name}: {found.rows:,} products with an inventory type, judged in {found.folds} folds")
-    typer.echo(f"  {found.agreement:.1%} carry the type that the baseline finds most probable without having seen them")
+    typer.echo(
+        f"  {found.agreement:.1%} carry the type that {found.judge} finds most probable without having seen them"
+    )
     if found.unjudged:
         typer.echo(f"  {found.unjudged:,} are of types that occur under a single name: nothing to judge them by")
     typer.echo(f"  {errors:,} probable label errors, {conflicts:,} rows of names that carry several types\n")

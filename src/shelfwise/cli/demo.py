@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shelfwise.cli import _shared, _standings
+from shelfwise.cli import _comparison, _shared
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +23,7 @@ def command(
 
     with _shared.training_progress() as hooks:
         result = demo(out, hooks=hooks, step=lambda line: hooks.note(f"• {line}"))
-    _standings.print_comparison(result.comparison)
+    _comparison.print_comparison(result.comparison)
     typer.echo(
         f"\nThe audit has {len(result.audit.findings)} findings on the sample ('shelfwise check' lists them); "
         f"{result.predictions.predicted} new products are classified in {out / 'predictions.csv'}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,13 +22,20 @@ def register(app: typer.Typer) -> None:
 
 
 def command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, one or more.")],
     catalogue: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Other labelled products. Default: the run's own test part.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Evaluation folder to write. Default: in the run folder.")
     ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write all runs as one table: .json, .csv, .md or .html."),
+    ] = None,
+    reuse: Annotated[
+        bool, typer.Option("--reuse", help="Leave a run alone whose evaluation is up to date, with the same options.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
     precision: Annotated[_shared.Precision, typer.Option(help="Of the model's arithmetic.")] = _shared.Precision.auto,
     perturb: Annotated[
@@ -41,27 +48,38 @@ def command(
 
     The evaluation folder holds report.html, report.json, confusion.csv, confusion.png, per_type.csv and
     predictions.parquet. A copy of the run's own catalogue is evaluated on its test part, any other on all its labelled
-    rows.
+    rows. Several runs, of different splits for instance, are measured one after the other and told in one table; to
+    hold runs against each other on the same rows, use compare.
     """
-    from shelfwise.pipelines.evaluate import evaluate
+    from shelfwise.pipelines.side_by_side import evaluate_all
 
+    if out is not None and len(runs) > 1:
+        raise typer.BadParameter(
+            "names one folder, and each of several runs is evaluated into its own", param_hint="--out"
+        )
     with _progress() as progress:
-        found = evaluate(
-            run,
+        found = evaluate_all(
+            runs,
             catalogue,
             out=out,
+            table=table,
             device=device,
             precision=precision.value,
             date=datetime.now(timezone.utc).date().isoformat(),
             perturb=perturb,
             strict=strict,
+            reuse=reuse,
             note=lambda line: typer.echo(line, err=True),
             progress=progress,
         )
     if as_json:
-        _shared.print_json(found.to_json())
+        _print_json(found)
+    elif len(found) == 1:
+        _print(found[0])
     else:
-        _print(found)
+        _print_all(found)
+    if table is not None and not as_json:
+        typer.echo(f"Table: {table}")
 
 
 @contextmanager
@@ -99,7 +117,32 @@ def _print(found: Evaluation) -> None:
     typer.echo()
     _shared.console().print(_standings.table([(standing.name, standing) for standing in found.standings]))
     typer.echo()
+    _standings.print_bands(found.standings)
     _standings.print_robustness(found.robustness)
+    _standings.print_leakage(found.leakage)
     verdict = report.verdict(found)
     typer.echo(f"{verdict.title} {verdict.text}")
     typer.echo(f"Report: {found.folder / 'report.html'}")
+
+
+def _print_all(found: Sequence[Evaluation]) -> None:
+    """Several runs as one table, and where their reports are."""
+    from shelfwise.pipelines.side_by_side import lines
+
+    _shared.console().print(_standings.side_by_side(lines(found)))
+    typer.echo()
+    for each in found:
+        typer.echo(f"Report: {each.folder / 'report.html'}")
+
+
+def _print_json(found: Sequence[Evaluation]) -> None:
+    """One run as its report.json; several as their reports and the table."""
+    if len(found) == 1:
+        _shared.print_json(found[0].to_json())
+        return
+    from dataclasses import asdict
+
+    from shelfwise.pipelines.side_by_side import lines
+
+    table = [asdict(line) for line in lines(found)]
+    _shared.print_json({"evaluations": [each.to_json() for each in found], "table": table})

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from shelfwise import processes
 from shelfwise.cli import _shared
-
-if TYPE_CHECKING:
-    from shelfwise.config import TrainConfig
 
 
 class Method(str, enum.Enum):
@@ -124,11 +122,13 @@ def command(
         "trackers": [each.value for each in tracker] if tracker else None,
         "split": {"strategy": strategy and strategy.value, "file": split},
     }
-    wanted = None if resume else _merge(config, overrides)
+    wanted = None if resume else _shared.merged_config(config, overrides)
     if resume and (config or _given(overrides)):
         raise typer.BadParameter("a resumed run keeps its own configuration: give --out alone", param_hint="--resume")
     with _shared.training_progress() as hooks:
         run = pipeline.train(wanted, out, resume=resume, device=device, strict=strict, hooks=hooks)
+    if not processes.is_first():
+        return
     if as_json:
         _shared.print_json({"run": str(run.folder), **pipeline.facts(run)})
         return
@@ -142,17 +142,3 @@ def _given(values: dict[str, object]) -> list[object]:
     for value in values.values():
         flat.extend(value.values() if isinstance(value, dict) else [value])
     return [value for value in flat if value is not None]
-
-
-def _merge(path: Path | None, overrides: dict[str, object]) -> TrainConfig:
-    """The file's configuration with the options given on the command line in their places."""
-    from shelfwise import config as configs
-
-    base = configs.load(path).model_dump() if path else {}
-    for key, value in overrides.items():
-        if isinstance(value, dict):
-            chosen = {name: item for name, item in value.items() if item is not None}
-            base[key] = {**(base.get(key) or {}), **chosen}
-        elif value is not None:
-            base[key] = value
-    return configs.parse(base, str(path) if path else "command line")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -176,14 +178,44 @@ def _smollm2(spec: BaseModel, revision: str | None) -> ResolvedModel:
     return ResolvedModel(spec.name, smollm2.converted(), smollm2.REVISION, spec)
 
 
+def config_folder(name: str, revision: str | None = None) -> Path:
+    """A folder with the `config.json` of a model that has no published configuration here; no weights are fetched.
+
+    Args:
+        name: a folder or a hub id.
+        revision: of a hub model.
+
+    Raises:
+        ModelNotFoundError: no such folder or hub id.
+        ModelAccessError: gated, or the hub is out of reach and the file is not in the cache.
+    """
+    require_name(name)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    from huggingface_hub import hf_hub_download
+
+    with _hub_errors(name, revision, None):
+        return Path(hf_hub_download(name, "config.json", revision=revision)).parent
+
+
 def _from_hub(repository: str, revision: str | None, spec: BaseModel | None) -> Path:
-    from huggingface_hub import constants, errors, snapshot_download
+    from huggingface_hub import snapshot_download
+
+    with _hub_errors(repository, revision, spec):
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=MODEL_FILES))
+
+
+@contextmanager
+def _hub_errors(repository: str, revision: str | None, spec: BaseModel | None) -> Iterator[None]:
+    """Say of what the hub answers where it went wrong, and what to do."""
+    from huggingface_hub import constants, errors
 
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=MODEL_FILES))
+        yield
     except errors.GatedRepoError as error:
         raise ModelAccessError(_gated(repository, spec)) from error
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError) as error:
         at = f" at revision {revision}" if revision else ""
         raise ModelNotFoundError(
             f"{repository}: the hub has no such model{at}, or it is private: log in with 'hf auth login'."

@@ -74,18 +74,27 @@ def config_for(architecture: str, tokenizer: Any) -> Any:
     LLaMA: RMSNorm before each block, SwiGLU, rotary embeddings. Falcon-7B's shape: multi-query attention, attention
     and MLP in parallel, rotary embeddings, no biases.
     """
+    return sized_config(
+        architecture,
+        len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def sized_config(architecture: str, vocabulary: int = VOCABULARY, **special_tokens: int | None) -> Any:
+    """The same configuration before there is a tokenizer: a catalogue can give it fewer tokens than are allowed."""
     from transformers import FalconConfig, LlamaConfig
 
     common = {
-        "vocab_size": len(tokenizer),
+        "vocab_size": vocabulary,
         "hidden_size": HIDDEN,
         "num_hidden_layers": LAYERS,
         "num_attention_heads": HEADS,
         "max_position_embeddings": 512,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
         "tie_word_embeddings": True,
+        **special_tokens,
     }
     if architecture == "llama":
         return LlamaConfig(**common, intermediate_size=HIDDEN * 8 // 3)

@@ -53,7 +53,7 @@ def render(run: TrainedRun, prepared: Prepared) -> str:
 | what the model reads | {", ".join(config.text_columns)} |
 | Shelfwise | {__version__} |
 
-`shelfwise evaluate` measures it on the held-out products; the report is in `evaluation/`.
+`shelfwise evaluate` measures it on the held-out products, writes the figures here, and the report into `evaluation/`.
 `shelfwise predict` classifies new ones. The labels and their order are in `labels.json`.
 
 {use}""".rstrip()

@@ -6,44 +6,47 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shelfwise import artifact, metrics
-from shelfwise.errors import CorruptArtifactError, InputError, RunFolderError
+from shelfwise.bootstrap import Resamples, difference, f1_draws
+from shelfwise.errors import InputError
 from shelfwise.pipelines import comparison_page
 from shelfwise.pipelines.comparison import Comparison, Contestant, Pair
-from shelfwise.pipelines.evaluation import PREDICTIONS, REPORT_JSON, Curve, Evaluation, Standing
+from shelfwise.pipelines.cost import Prices
+from shelfwise.pipelines.evaluated_runs import BASELINE, EvaluatedRun, Given, titles
+from shelfwise.pipelines.evaluation import Curve, Standing
+from shelfwise.pipelines.gains import Grouping
 from shelfwise.pipelines.insights import coverage
+from shelfwise.pipelines.robustness import drop_interval
+from shelfwise.pipelines.worth import worth
+from shelfwise.resampling import Draws
 
-__all__ = ["Comparison", "compare"]
-
-BASELINE = "baseline"
+__all__ = ["Comparison", "Prices", "compare"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Evaluated:
-    """One run's evaluation, with its answers in the order of the rows' ids."""
+class _Entry:
+    """A contestant with its answers and what the bootstrap made of them."""
 
-    title: str
-    folder: Path
-    evaluation: Evaluation
-    ids: NDArray[np.int64]  # (N,) ascending
-    truth: NDArray[np.object_]  # (N,) type names
-    answers: dict[str, tuple[NDArray[np.object_], NDArray[np.float64]]]  # by prefix: (N,) types and confidences
+    contestant: Contestant
+    correct: NDArray[np.bool_]  # (N,)
+    macro_f1: Draws
 
 
-def compare(runs: Sequence[Path], *, out: Path | None = None) -> Comparison:
+def compare(runs: Sequence[Path], *, out: Path | None = None, prices: Prices | None = None) -> Comparison:
     """Compare evaluated runs.
 
     Args:
         runs: two or more run folders, or evaluation folders, that were evaluated on the same rows.
         out: an HTML file to write the comparison to, or None. It links to the runs' own reports.
+        prices: of an hour of the machines, to reckon what a million products cost; None tells their time alone.
 
     Raises:
-        InputError: fewer than two runs, a run without an evaluation, or evaluations of different rows.
+        InputError: fewer than two runs, a run without an evaluation, evaluations of different rows, or a price of
+            what is not compared.
         CorruptArtifactError: an evaluation can't be read.
         StorageError: the disk refused.
     """
@@ -51,144 +54,105 @@ def compare(runs: Sequence[Path], *, out: Path | None = None) -> Comparison:
         raise InputError("A comparison needs two different run folders or more.")
     if out is not None and out.is_dir():
         raise InputError(f"{out}: is a folder. Name the HTML file to write.")
-    evaluated = [_load(run, title) for run, title in zip(runs, _titles(runs), strict=True)]
+    evaluated = [EvaluatedRun.load(run, title) for run, title in zip(runs, titles(runs), strict=True)]
     for other in evaluated[1:]:
-        _require_same_rows(evaluated[0], other)
-    contestants, correct = _contestants(evaluated)
-    votes = np.sum(list(correct.values()), axis=0)
+        evaluated[0].require_same_rows(other)
+    entries = _entries(evaluated, prices or Prices())
+    contestants = tuple(entry.contestant for entry in entries)
+    pairs = _pairs(entries, evaluated[0])
+    votes = np.sum([entry.correct for entry in entries], axis=0)
     found = Comparison(
         rows=len(evaluated[0].ids),
         majority=evaluated[0].evaluation.standings[0],
         contestants=contestants,
-        pairs=_pairs(contestants, correct),
-        all_right=int((votes == len(correct)).sum()),
+        pairs=pairs,
+        all_right=int((votes == len(entries)).sum()),
         none_right=int((votes == 0).sum()),
         notes=_notes(evaluated),
+        worth=worth(contestants, pairs),
     )
     if out is not None:
         artifact.write_text(out, comparison_page.render(found, out.parent))
     return found
 
 
-def _titles(runs: Sequence[Path]) -> list[str]:
-    """The folders' names, with so much of the path before them as tells them apart."""
-    parts = [run.resolve().parts for run in runs]
-    for length in range(1, max(map(len, parts)) + 1):
-        titles = ["/".join(part[-length:]) for part in parts]
-        if len(set(titles)) == len(titles) and BASELINE not in titles:
-            return titles
-    return [str(run) for run in runs]
-
-
-def _load(run: Path, title: str) -> _Evaluated:
-    """Read a run's evaluation."""
-    folder = run if (run / REPORT_JSON).is_file() else run / artifact.EVALUATION
-    if not (folder / REPORT_JSON).is_file():
-        artifact.read_manifest(run, verify=False)
-        raise RunFolderError(f"{run}: has not been evaluated. Run first: shelfwise evaluate {run}")
-    evaluation = Evaluation.load(folder)
-    prefixes = ["", "baseline_"] if evaluation.subject.kind == "model" and evaluation.standing("baseline") else [""]
-    wanted = [prefix + name for prefix in prefixes for name in ("predicted_type", "confidence")]
-    columns = _columns(folder / PREDICTIONS, ["id", "true_type", *wanted], run)
-    ids = columns["id"].astype(np.int64)
-    order = np.argsort(ids)
-    if len(ids) != evaluation.facts.rows or len(np.unique(ids)) < len(ids):
-        raise CorruptArtifactError(
-            f"{folder / PREDICTIONS}: does not hold the rows of its report. Write it again with: "
-            f"shelfwise evaluate {run}"
-        )
-    answers = {
-        prefix: (columns[f"{prefix}predicted_type"][order], columns[f"{prefix}confidence"][order].astype(np.float64))
-        for prefix in prefixes
-    }
-    return _Evaluated(title, folder, evaluation, ids[order], columns["true_type"][order], answers)
-
-
-def _columns(path: Path, names: Sequence[str], run: Path) -> dict[str, NDArray[Any]]:
-    """Columns of a Parquet file, none of them with empty cells."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        # Without partitioning=None, Arrow reads columns out of a path such as lr=2e-4/evaluation/.
-        table = parquet.read_table(path, columns=list(names), partitioning=None)
-        if missing := [name for name in names if table[name].null_count]:
-            raise ValueError(f"empty cells in {', '.join(missing)}")
-        return {name: table[name].to_numpy() for name in names}
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-        reason = str(error).partition("\n")[0]  # Arrow adds the whole schema
-        raise CorruptArtifactError(
-            f"{path}: not readable as predictions ({reason}). Write it again with: shelfwise evaluate {run}"
-        ) from error
-
-
-def _require_same_rows(first: _Evaluated, other: _Evaluated) -> None:
-    """Refuse to compare answers to different questions."""
-    facts, others = first.evaluation.facts, other.evaluation.facts
-    if facts.fingerprint != others.fingerprint:
-        why = f"{facts.catalogue} and {others.catalogue} differ in their contents"
-    elif not np.array_equal(first.ids, other.ids):
-        shared = len(np.intersect1d(first.ids, other.ids))
-        why = f"they share {shared:,} of {len(first.ids):,} and {len(other.ids):,} rows"
-    elif not np.array_equal(first.truth, other.truth):
-        why = "the same rows have different types in them"
-    else:
-        return
-    raise InputError(
-        f"'{first.title}' and '{other.title}' were not evaluated on the same rows: {why}. Train them on one saved "
-        "split (shelfwise split, then --split), or evaluate both with the same --catalogue."
-    )
-
-
-def _contestants(evaluated: Sequence[_Evaluated]) -> tuple[tuple[Contestant, ...], dict[str, NDArray[np.bool_]]]:
-    """The baseline once, then the runs; and which rows each gets right."""
-    contestants, correct = [], {}
-    beside = next((each for each in evaluated if "baseline_" in each.answers), None)
-    if beside is not None and not any(_is_baseline(each, beside) for each in evaluated):
+def _entries(evaluated: Sequence[EvaluatedRun], prices: Prices) -> list[_Entry]:
+    """The baseline once, then the runs."""
+    named: list[tuple[str, EvaluatedRun, Given, Standing, bool]] = []
+    beside = next((each for each in evaluated if each.baseline is not None), None)
+    if beside is not None and not any(each.is_baseline_of(beside) for each in evaluated):
         standing = beside.evaluation.standing("baseline")
-        if standing is not None:
-            contestants.append(_contestant(BASELINE, beside, "baseline_", standing, is_run=False))
-            correct[BASELINE] = _correct(beside, "baseline_")
-    for each in evaluated:
-        contestants.append(_contestant(each.title, each, "", each.evaluation.subject, is_run=True))
-        correct[each.title] = _correct(each, "")
-    return tuple(contestants), correct
+        if standing is not None and beside.baseline is not None:
+            named.append((BASELINE, beside, beside.baseline, standing, False))
+    named += [(each.title, each, each.subject, each.evaluation.subject, True) for each in evaluated]
+    prices.require_known(title for title, *_ in named)
+    resamples = Resamples.draw(len(evaluated[0].ids))
+    return [_entry(*each, prices, resamples) for each in named]
 
 
-def _is_baseline(run: _Evaluated, beside: _Evaluated) -> bool:
-    """Whether a run is the very baseline that stands beside another."""
-    return run.evaluation.subject.kind == "baseline" and np.array_equal(
-        run.answers[""][0], beside.answers["baseline_"][0]
+def _entry(
+    title: str, of: EvaluatedRun, given: Given, standing: Standing, is_run: bool, prices: Prices, resamples: Resamples
+) -> _Entry:
+    correct = of.correct(given)
+    curve = Curve(
+        standing.kind, title, metrics.reliability(given.confidence, correct), coverage(given.confidence, correct)
+    )
+    cost = prices.cost(title, standing)
+    contestant = Contestant(title, standing, of.evaluation.facts, of.folder, curve, is_run, cost)
+    position: dict[str, int] = {}
+    targets, answers = (
+        np.fromiter((position.setdefault(name, len(position)) for name in names), np.int64, len(names))
+        for names in (of.truth, given.types)
+    )
+    return _Entry(contestant, correct, f1_draws(resamples, targets, answers)[0])
+
+
+def _pairs(entries: Sequence[_Entry], rows: EvaluatedRun) -> tuple[Pair, ...]:
+    """Every run against the baseline, then every two runs."""
+    yardstick = next((each for each in entries if each.contestant.standing.kind == "baseline"), None)
+    others = [each for each in entries if each is not yardstick]
+    couples = [(each, yardstick) for each in others if yardstick is not None]
+    couples += itertools.combinations(others, 2)
+    types, categories = _groupings(rows)
+    return tuple(_pair(first, second, types, categories) for first, second in couples)
+
+
+def _pair(first: _Entry, second: _Entry, types: Grouping, categories: Grouping | None) -> Pair:
+    scores = [entry.contestant.standing.scores for entry in (first, second)]
+    return Pair(
+        first=first.contestant.title,
+        second=second.contestant.title,
+        paired=metrics.mcnemar(first.correct, second.correct),
+        accuracy=float(first.correct.mean() - second.correct.mean()),
+        accuracy_interval=drop_interval(first.correct, second.correct),
+        macro_f1=difference(scores[0].macro_f1, scores[1].macro_f1, first.macro_f1, second.macro_f1),
+        categories=None if categories is None else categories.gains(first.correct, second.correct),
+        types=types.gains(first.correct, second.correct),
     )
 
 
-def _correct(evaluated: _Evaluated, prefix: str) -> NDArray[np.bool_]:
-    return np.equal(evaluated.answers[prefix][0], evaluated.truth).astype(np.bool_)
+def _groupings(rows: EvaluatedRun) -> tuple[Grouping, Grouping | None]:
+    """The rows by their true type, and by its category where that is known."""
+    types, first_rows, of_row = np.unique(rows.truth, return_index=True, return_inverse=True)
+    names = tuple(types.tolist())
+    if rows.categories is None:
+        return Grouping(names, (None,) * len(names), of_row), None
+    above = tuple(rows.categories[first_rows].tolist())
+    categories = tuple(sorted({category for category in above if category is not None}))
+    position = {category: i for i, category in enumerate(categories)}
+    of_type = np.array([-1 if category is None else position[category] for category in above], np.int64)
+    by_category = Grouping(categories, (None,) * len(categories), of_type[of_row]) if categories else None
+    return Grouping(names, above, of_row), by_category
 
 
-def _contestant(title: str, of: _Evaluated, prefix: str, standing: Standing, *, is_run: bool) -> Contestant:
-    confidence, correct = of.answers[prefix][1], _correct(of, prefix)
-    curve = Curve(standing.kind, title, metrics.reliability(confidence, correct), coverage(confidence, correct))
-    return Contestant(title, standing, of.evaluation.facts, of.folder, curve, is_run)
-
-
-def _pairs(contestants: Sequence[Contestant], correct: dict[str, NDArray[np.bool_]]) -> tuple[Pair, ...]:
-    """Every run against the baseline, then every two runs."""
-    yardstick = next((each.title for each in contestants if each.standing.kind == "baseline"), None)
-    others = [each.title for each in contestants if each.title != yardstick]
-    couples = [(title, yardstick) for title in others if yardstick is not None]
-    couples += itertools.combinations(others, 2)
-    return tuple(Pair(a, b, metrics.mcnemar(correct[a], correct[b])) for a, b in couples)
-
-
-def _notes(evaluated: Sequence[_Evaluated]) -> tuple[str, ...]:
+def _notes(evaluated: Sequence[EvaluatedRun]) -> tuple[str, ...]:
     """What keeps the comparison from being even."""
     notes = []
     read = {each.title: " + ".join(each.evaluation.facts.text_columns) for each in evaluated}
     if len(set(read.values())) > 1:
         told = ", ".join(f"{title}: {columns}" for title, columns in read.items())
         notes.append(f"The runs do not read the same columns ({told}).")
-    baselines = [each.answers["baseline_"][0] for each in evaluated if "baseline_" in each.answers]
+    baselines = [each.baseline.types for each in evaluated if each.baseline is not None]
     if any(not np.array_equal(baselines[0], other) for other in baselines[1:]):
         notes.append(
             "The runs' baselines do not answer alike, so the runs were not trained on the same rows or columns; the "

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from shelfwise.metrics import Paired
+from shelfwise.bootstrap import Difference
+from shelfwise.metrics import Interval, Paired
+from shelfwise.pipelines import report
+from shelfwise.pipelines.cost import Cost
 from shelfwise.pipelines.evaluation import Curve, Facts, Standing
+from shelfwise.pipelines.gains import Gains
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +23,32 @@ class Contestant:
     folder: Path  # of that evaluation
     curve: Curve
     is_run: bool  # one of the runs that were named, not the baseline beside them
+    cost: Cost | None  # None where its time is not known
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two classifiers, and the test of their difference in accuracy."""
+    """Two classifiers on the same rows, and how sure it is that they differ."""
 
     first: str
     second: str
     paired: Paired  # gains: rows that only the first gets right
+    accuracy: float  # how much higher the first's is
+    accuracy_interval: Interval
+    macro_f1: Difference  # how much higher the first's is
+    categories: Gains | None  # None where the rows' categories are not known
+    types: Gains
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """Whether the best language model is worth it here, and where."""
+
+    run: str  # the best language model
+    verdict: report.Verdict  # overall, by McNemar's test
+    macro_f1: str  # what macro-F1 says of it, in a sentence
+    where: str  # the categories and types that it gains or loses, in a sentence or two
+    cost: str  # of a million products; empty where the times are not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +62,7 @@ class Comparison:
     all_right: int  # rows that every contestant gets right
     none_right: int  # rows that none does
     notes: tuple[str, ...]  # what keeps the comparison from being even
+    worth: Worth | None  # None without a language model among the runs, or without a baseline
 
     @property
     def runs(self) -> tuple[Contestant, ...]:
@@ -52,9 +74,9 @@ class Comparison:
         """The baseline: the one beside the runs, or a run that is one."""
         return next((each for each in self.contestants if each.standing.kind == "baseline"), None)
 
-    def pair(self, first: str, second: str) -> Paired | None:
-        """The test of these two, if it was made in this order."""
-        return next((pair.paired for pair in self.pairs if (pair.first, pair.second) == (first, second)), None)
+    def pair(self, first: str, second: str) -> Pair | None:
+        """These two, if they were compared in this order."""
+        return next((pair for pair in self.pairs if (pair.first, pair.second) == (first, second)), None)
 
     def to_json(self) -> dict[str, object]:
         """The comparison as one JSON document, without curves and folders."""
@@ -62,9 +84,19 @@ class Comparison:
             "rows": self.rows,
             "fingerprint": self.contestants[0].facts.fingerprint,
             "majority": asdict(self.majority),
-            "contestants": [{"title": each.title, **asdict(each.standing)} for each in self.contestants],
-            "pairs": [{"first": pair.first, "second": pair.second, **asdict(pair.paired)} for pair in self.pairs],
+            "contestants": [
+                {"title": each.title, **asdict(each.standing), "cost": each.cost and asdict(each.cost)}
+                for each in self.contestants
+            ],
+            "pairs": [_pair(pair) for pair in self.pairs],
             "all_right": self.all_right,
             "none_right": self.none_right,
             "notes": list(self.notes),
+            "worth": self.worth and asdict(self.worth),
         }
+
+
+def _pair(pair: Pair) -> dict[str, object]:
+    """With McNemar's counts beside the rest, where they were before there was more than accuracy."""
+    fields = asdict(pair)
+    return {"first": pair.first, "second": pair.second, **fields.pop("paired"), **fields}

@@ -8,10 +8,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from shelfwise.metrics import Paired
-from shelfwise.pipelines import pages, report
-from shelfwise.pipelines.comparison import Comparison, Contestant
+from shelfwise.pipelines import cost, pages
+from shelfwise.pipelines.comparison import Comparison, Contestant, Pair
 from shelfwise.pipelines.evaluation import REPORT_HTML, Standing
+from shelfwise.pipelines.gains import FEWEST_APART
 from shelfwise.pipelines.pages import SIGNIFICANT, Line
+from shelfwise.resampling import draws_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,6 @@ def render(comparison: Comparison, folder: Path) -> str:
         comparison=comparison,
         facts=comparison.contestants[0].facts,
         headline=headline(comparison),
-        verdict=_verdict(comparison),
         lines=lines,
         curve_lines=[line for line in lines if line.curve],
         floor=pages.chart_floor(lines),
@@ -48,6 +49,13 @@ def render(comparison: Comparison, folder: Path) -> str:
             for run in comparison.runs
         ],
         significant=SIGNIFICANT,
+        opened=_opened(comparison),
+        draws=draws_for(comparison.rows),
+        fewest_apart=FEWEST_APART,
+        costs=[each for each in comparison.contestants if each.cost],
+        priced=any(each.cost and each.cost.price_per_hour is not None for each in comparison.contestants),
+        hours=cost.hours,
+        money=cost.money,
     )
 
 
@@ -70,7 +78,15 @@ def _link(evaluation: Path, folder: Path) -> str:
 
 
 def _against_baseline(comparison: Comparison, run: Contestant) -> Paired | None:
-    return comparison.pair(run.title, comparison.baseline.title) if comparison.baseline else None
+    pair = comparison.pair(run.title, comparison.baseline.title) if comparison.baseline else None
+    return pair.paired if pair else None
+
+
+def _opened(comparison: Comparison) -> Pair:
+    """The pair whose gains are shown at once: that of the verdict, else the first."""
+    if comparison.worth is not None and comparison.baseline is not None:
+        return comparison.pair(comparison.worth.run, comparison.baseline.title) or comparison.pairs[0]
+    return comparison.pairs[0]
 
 
 def headline(comparison: Comparison) -> str:
@@ -87,15 +103,3 @@ def headline(comparison: Comparison) -> str:
     others = [f"{each.title} {shares[each.title]}" for each in runs[1:]]
     others += [f"the baseline {shares[each.title]}" for each in ranked if not each.is_run]
     return f"{runs[0].title} gets {shares[runs[0].title]} of 100 products right, {', '.join(others)}."
-
-
-def _verdict(comparison: Comparison) -> report.Verdict | None:
-    """Whether the best language model is worth it; None where there is no such question."""
-    models = [each for each in comparison.runs if each.standing.kind == "model"]
-    if not models or comparison.baseline is None:
-        return None
-    best = max(models, key=lambda each: each.standing.scores.accuracy)
-    paired = _against_baseline(comparison, best)
-    if paired is None:
-        return None
-    return report.compare_with_baseline(best.standing, comparison.baseline.standing, paired, best.title)

@@ -8,6 +8,18 @@ from numpy.typing import NDArray
 from shelfwise.errors import MissingPackageError
 
 
+def require() -> None:
+    """Ask for cleanlab, before anything long is begun.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
+    try:
+        import cleanlab.filter  # noqa: F401
+    except ImportError as error:
+        raise MissingPackageError("audit-labels needs cleanlab: pip install 'shelfwise[audit]'") from error
+
+
 def probable_errors(targets: NDArray[np.int64], probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Find rows whose given type is probably wrong.
 
@@ -27,10 +39,9 @@ def probable_errors(targets: NDArray[np.int64], probabilities: NDArray[np.float3
     Raises:
         MissingPackageError: cleanlab is not installed.
     """
-    try:
-        from cleanlab.filter import find_label_issues
-    except ImportError as error:
-        raise MissingPackageError("audit-labels needs cleanlab: pip install 'shelfwise[audit]'") from error
+    require()
+    from cleanlab.filter import find_label_issues
+
     # cleanlab takes the types from 0 without a gap; those that no row is given are no part of the joint.
     given, compact = np.unique(targets, return_inverse=True)
     if len(given) < 2:

@@ -6,36 +6,44 @@ table, and every prediction.
 
 from __future__ import annotations
 
-import platform
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from shelfwise import __version__, artifact, metrics
-from shelfwise import config as configs
+from shelfwise import artifact, metrics
+from shelfwise.bootstrap import Resamples
 from shelfwise.classifier import Classifier
-from shelfwise.config import Precision, TrainConfig
-from shelfwise.data.catalogue import Catalogue, read_catalogue
-from shelfwise.data.split import Splits, repeated
-from shelfwise.errors import InputError, RunFolderError
+from shelfwise.config import Precision
+from shelfwise.data.split import repeated
+from shelfwise.errors import InputError
 from shelfwise.labels import Labels
-from shelfwise.pipelines import evaluation_files, insights, report, robustness
-from shelfwise.pipelines.evaluation import REPORT_HTML, REPORT_JSON, Evaluation, Facts, Kind, Part, UnknownType
+from shelfwise.pipelines import (
+    breakdown,
+    card_results,
+    evaluation_files,
+    insights,
+    provenance,
+    report,
+    robustness,
+    trackers,
+)
+from shelfwise.pipelines.breakdown import Known
+from shelfwise.pipelines.evaluation import (
+    REPORT_HTML,
+    REPORT_JSON,
+    Band,
+    Evaluation,
+    Facts,
+    Kind,
+    Robustness,
+    TypePromise,
+    UnknownType,
+)
+from shelfwise.pipelines.evaluation_task import Task, settle
 from shelfwise.pipelines.run import watch_leakage
 from shelfwise.pipelines.scoring import Answers, Progress, Rows, answer, majority, most_frequent, standing
-
-# Distributions by the module that shows that they were used.
-_REPORTED_PACKAGES = {
-    "torch": "torch",
-    "transformers": "transformers",
-    "peft": "peft",
-    "numpy": "numpy",
-    "scikit-learn": "sklearn",
-}
 
 
 def evaluate(
@@ -48,10 +56,11 @@ def evaluate(
     date: str | None = None,
     perturb: bool = False,
     strict: bool = False,
+    reuse: bool = False,
     note: Callable[[str], None] = lambda _: None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Score a run and write what was found.
+    """Score a run and write what was found; where the run has trackers, they get the headline numbers too.
 
     Args:
         run: a run folder.
@@ -64,85 +73,93 @@ def evaluate(
         date: when this happened, for the report; None leaves it out.
         perturb: also ask for perturbed names, eight kinds of them: takes up to nine times as long.
         strict: refuse a test part that leaks the answer (`data.leakage`), instead of noting it.
-        note: told, in one line, of leakage between the test part and what the run was trained on.
+        reuse: give back the evaluation that is there, if it was made by this version, with the same options, of the
+            same rows.
+        note: told, in one line, of leakage between the test part and what the run was trained on, and of trackers
+            that are not installed.
         progress: called after each chunk with the classifier's name, texts done and texts in all.
 
     Raises:
         InputError: the call, the run folder or the catalogue is wrong, `out` holds something else, or `strict` refuses.
         CorruptArtifactError: the run folder is damaged.
-        StorageError: the disk refused; an earlier evaluation is untouched.
+        StorageError: the disk refused the evaluation folder, and an earlier evaluation is untouched; or it refused the
+            run's card or tracker, and the evaluation is whole.
     """
-    artifact.read_manifest(run, verify=False)  # Classifier.load compares the hashes
-    config = configs.load(run / artifact.CONFIG)
-    splits = Splits.load(run / artifact.SPLIT)
-    source = _read(run, config, catalogue)
-    part: Part = "test" if catalogue is None or source.fingerprint == splits.fingerprint else "all labelled rows"
-    folder = out or run / (artifact.EVALUATION if part == "test" else f"{artifact.EVALUATION}-{source.path.stem}")
-    _require_replaceable(folder)
-    if part == "test":
-        watch_leakage(source, splits, config, note, strict=strict)
-    rows = _rows(run, config, source, splits, part)
-    answers = [majority(rows)]
-    tests = []
-    for kind, classifier in _classifiers(run, config, device, precision):
-        answers.append(answer(classifier, kind, rows, progress))
-        if perturb:
-            tests.append(robustness.robustness(classifier, answers[-1], rows, progress=progress))
+    task = settle(run, catalogue, out, device, precision, {"perturb": perturb, "strict": strict})
+    if reuse and (earlier := task.earlier()) is not None:
+        return earlier
+    leakage = None
+    if task.part == "test":
+        leakage = watch_leakage(task.source, task.splits, task.config, note, strict=strict)
+    rows, known = _rows(task)
+    answers, bands, tests = _ask(task, rows, known, progress, perturb=perturb)
+    resamples = Resamples.draw(len(rows.products))
     found = Evaluation(
-        folder=folder,
-        facts=_facts(run, config, source, splits, part, rows, date),
-        standings=tuple(standing(each, rows) for each in answers),
+        folder=task.folder,
+        facts=_facts(task, rows, date),
+        standings=tuple(standing(each, rows, resamples, bands.get(each.kind, ())) for each in answers),
         against_baseline=_against_baseline(answers, rows),
-        robustness=tuple(tests),
+        robustness=tests,
+        leakage=None if leakage is None else provenance.leakage_notes(leakage),
     )
     details = insights.details(answers[1:], rows)
-    with artifact.atomic_folder(folder) as staging:
+    with artifact.atomic_folder(task.folder) as staging:
         artifact.write_json(staging / REPORT_JSON, found.to_json())
-        evaluation_files.write(staging, answers[1:], rows, details)
+        evaluation_files.write(staging, answers[1:], rows, details, _promises(found))
         artifact.write_text(staging / REPORT_HTML, report.render(found, details))
+    if task.part == "test" and task.folder == run / artifact.EVALUATION:  # what is said of it stays in the run folder
+        card_results.add(run, found)
+        trackers.log(run, task.config.trackers, found, step=task.whole("steps") or 0, note=note)
     return found
 
 
-def _read(run: Path, config: TrainConfig, catalogue: Path | None) -> Catalogue:
-    """The catalogue to evaluate on: the one named, else the run's own."""
-    path = catalogue or config.catalogue
-    if path is None:
-        raise InputError(f"{run}: its configuration names no catalogue. Name one with --catalogue.")
-    if catalogue is None and not path.is_file():
-        raise InputError(
-            f"{run}: the catalogue it was trained on is not at {path}. Name a copy of it with --catalogue."
-        )
-    return read_catalogue(path, config.columns, config.text_columns, labels="required")
+def _promises(found: Evaluation) -> tuple[TypePromise, ...]:
+    return found.subject.decisions.types if found.subject.decisions else ()
 
 
-def _require_replaceable(folder: Path) -> None:
-    """Refuse to replace what is no evaluation."""
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / REPORT_JSON).is_file())):
-        raise RunFolderError(f"{folder}: exists and is no evaluation folder. Choose another --out.")
-
-
-def _rows(run: Path, config: TrainConfig, source: Catalogue, splits: Splits, part: Part) -> Rows:
-    """The products to score, and which of them have a name that training did not have."""
-    labels = Labels.load(run / artifact.LABELS)
-    if part == "test":
-        parts = splits.parts(source)
+def _rows(task: Task) -> tuple[Rows, Known | None]:
+    """The products to score, which of them have a name that training did not have, and what else training had."""
+    labels = Labels.load(task.run / artifact.LABELS)
+    if task.part == "test":
+        parts = task.splits.parts(task.source)
         if not parts.test:
-            raise InputError(f"{run}: its split has no test part. Name labelled products with --catalogue.")
+            raise InputError(f"{task.run}: its split has no test part. Name labelled products with --catalogue.")
         known = {product.id for product in repeated([*parts.train, *parts.validation], parts.test)}
-        return Rows.of(parts.test, labels, np.array([product.id not in known for product in parts.test]))
-    return Rows.of(source.labelled, labels, None)
+        new = np.array([product.id not in known for product in parts.test])
+        return Rows.of(parts.test, labels, new), Known.of(parts)
+    return Rows.of(task.source.labelled, labels, None), None
 
 
-def _classifiers(
-    run: Path, config: TrainConfig, device: str, precision: Precision | Literal["auto"]
-) -> Iterator[tuple[Kind, Classifier]]:
+def _ask(
+    task: Task, rows: Rows, known: Known | None, progress: Progress | None, *, perturb: bool
+) -> tuple[list[Answers], dict[Kind, tuple[Band, ...]], tuple[Robustness, ...]]:
+    """All classifiers' answers, and how each fares on some of the rows and, with `perturb`, on perturbed names."""
+    answers = [majority(rows)]
+    bands: dict[Kind, tuple[Band, ...]] = {}
+    tests = []
+    for kind, classifier in _classifiers(task):
+        plain = answer(classifier, kind, rows, progress)
+        answers.append(plain)
+        bands[kind] = (
+            *breakdown.bands(plain, rows, known),
+            *breakdown.without_brand(classifier, plain, rows, progress),
+        )
+        if perturb:
+            tests.append(robustness.robustness(classifier, plain, rows, progress=progress))
+    return answers, bands, tuple(tests)
+
+
+def _classifiers(task: Task) -> Iterator[tuple[Kind, Classifier]]:
     """The baseline, if the run has one, and the model, unless the run is the baseline; each loaded when asked for."""
-    has_baseline = (run / artifact.BASELINE).is_dir()
+    has_baseline = (task.run / artifact.BASELINE).is_dir()
     if has_baseline:
-        yield "baseline", Classifier.load(run, which="baseline")
-    if config.model != "baseline":
+        yield "baseline", Classifier.load(task.run, which="baseline")
+    if task.config.model != "baseline":
         # Hashing 13 GB of weights takes a while; loading the baseline has compared every file of the run.
-        yield "model", Classifier.load(run, device=device, precision=precision, verify=not has_baseline)
+        yield (
+            "model",
+            Classifier.load(task.run, device=task.device, precision=task.precision, verify=not has_baseline),
+        )
 
 
 def _against_baseline(answers: Sequence[Answers], rows: Rows) -> metrics.Paired | None:
@@ -150,18 +167,17 @@ def _against_baseline(answers: Sequence[Answers], rows: Rows) -> metrics.Paired 
     return metrics.mcnemar(correct["model"], correct["baseline"]) if {"model", "baseline"} <= set(correct) else None
 
 
-def _facts(
-    run: Path, config: TrainConfig, source: Catalogue, splits: Splits, part: Part, rows: Rows, date: str | None
-) -> Facts:
+def _facts(task: Task, rows: Rows, date: str | None) -> Facts:
+    source, splits, config = task.source, task.splits, task.config
     unknown = [label for target in rows.targets.tolist() if (label := rows.names[target]) not in rows.labels]
     return Facts(
-        run=run.resolve().name,
+        run=task.run.resolve().name,
         date=date,
         catalogue=source.path.name,
         fingerprint=source.fingerprint,
-        part=part,
+        part=task.part,
         rows=len(rows.products),
-        unlabelled=0 if part == "test" else len(source.products) - len(source.labelled),
+        unlabelled=0 if task.part == "test" else len(source.products) - len(source.labelled),
         rejected=len(source.rejects),
         unknown_types=tuple(UnknownType(label, n) for label, n in most_frequent(unknown)),
         shared_names=None if rows.new is None else int((~rows.new).sum()),
@@ -170,11 +186,8 @@ def _facts(
         split=splits.strategy,
         split_seed=splits.seed,
         training_seed=config.training.seed,
-        versions=_versions(),
+        versions=provenance.versions(),
+        hardware=provenance.hardware(None if config.model == "baseline" else task.device),
+        command=task.command,
+        train_rows=task.whole("train_rows"),
     )
-
-
-def _versions() -> dict[str, str]:
-    """Of Shelfwise, Python and those packages that had a part in it."""
-    loaded = {name: version(name) for name, module in _REPORTED_PACKAGES.items() if module in sys.modules}
-    return {"shelfwise": __version__, "python": platform.python_version(), **loaded}

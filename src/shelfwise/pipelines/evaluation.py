@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from shelfwise.bootstrap import Intervals as Intervals
 from shelfwise.data.perturb import Perturbation
 from shelfwise.errors import CorruptArtifactError
 from shelfwise.hierarchy import HierarchyScores
-from shelfwise.metrics import Bin, Interval, Paired, Scores, TypeScores, accuracy_interval
+from shelfwise.metrics import Bin, Interval, Paired, Scores, accuracy_interval
 
 FORMAT = 1
 REPORT_JSON = "report.json"
@@ -26,6 +27,41 @@ Part = Literal["test", "all labelled rows"]
 
 
 Verdict = Literal["kept", "broken", "nothing accepted"]
+TypeVerdict = Literal["kept", "broken", "too few to tell"]
+Group = Literal["names", "brand", "frequency", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Some of the rows that have something in common, and how a classifier fares on them."""
+
+    group: Group  # what they have in common
+    title: str  # "names that training had", "20 to 99 training rows"
+    n: int  # rows
+    accuracy: float
+    interval: Interval  # of the accuracy; Wilson's
+
+
+@dataclass(frozen=True, slots=True)
+class LeakageNote:
+    """One kind of leakage between the test rows and what the run was trained on (`data.leakage`)."""
+
+    kind: str
+    title: str  # in plain words; follows the count
+    count: int
+    serious: bool  # whether `--strict` refuses it
+    examples: tuple[str, ...]  # the first few
+
+
+@dataclass(frozen=True, slots=True)
+class TypePromise:
+    """What became of the accepted answers of one inventory type."""
+
+    label: str  # as answered
+    accepted: int  # rows
+    right: int  # of the accepted
+    interval: Interval  # of the share of right ones; Wilson's
+    verdict: TypeVerdict  # broken: even the upper end of the interval lies under the promise; kept: the share does not
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +89,7 @@ class Decisions:
     interval: Interval  # of the precision
     verdict: Verdict
     above: tuple[LevelDecisions, ...]  # sub-category, then category; empty without a taxonomy
+    types: tuple[TypePromise, ...] = ()  # those with an accepted answer, most accepted first
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +105,9 @@ class Standing:
     new_name_accuracy: float | None  # on rows whose name training did not have; None where unknown or none is left
     decisions: Decisions | None  # None for the majority
     seconds: float | None  # of scoring all rows, without loading; None for the majority
+    intervals: Intervals | None = None  # None for the majority, and in reports of earlier versions
+    bands: tuple[Band, ...] = ()
+    ece_before: float | None = None  # of the uncalibrated confidences; None for the majority, and in earlier reports
 
     @property
     def top3_interval(self) -> Interval:
@@ -103,6 +143,9 @@ class Facts:
     split_seed: int
     training_seed: int
     versions: dict[str, str]
+    hardware: str = ""  # "Intel(R) Xeon(R) Platinum 8481C, 2 cores; NVIDIA H100 80GB HBM3"
+    command: str = ""  # lines that make the run and this evaluation again
+    train_rows: int | None = None  # products that the run was trained on; None where its manifest does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +190,7 @@ class Evaluation:
     standings: tuple[Standing, ...]  # majority, baseline if the run has one, model if the run is not the baseline
     against_baseline: Paired | None  # the model first; None where there are not both
     robustness: tuple[Robustness, ...] = ()  # of baseline and model, where asked for
+    leakage: tuple[LeakageNote, ...] | None = None  # None where the training rows are out of reach
 
     @property
     def subject(self) -> Standing:
@@ -165,6 +209,7 @@ class Evaluation:
             "standings": [asdict(standing) for standing in self.standings],
             "against_baseline": None if self.against_baseline is None else asdict(self.against_baseline),
             "robustness": [asdict(each) for each in self.robustness],
+            "leakage": None if self.leakage is None else [asdict(each) for each in self.leakage],
         }
 
     @classmethod
@@ -196,26 +241,6 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
-class Confusion:
-    """Rows of one type that were taken for another."""
-
-    true: str
-    predicted: str
-    count: int
-    support: int  # rows of the true type
-    examples: tuple[str, ...]  # product names
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """A confusion matrix small enough to look at."""
-
-    level: Literal["category", "type"]
-    names: tuple[str, ...]
-    counts: tuple[tuple[int, ...], ...]  # rows are the truth, columns the answers
-
-
-@dataclass(frozen=True, slots=True)
 class Curve:
     """One classifier's confidence against its accuracy, for the charts."""
 
@@ -223,15 +248,4 @@ class Curve:
     name: str
     bins: tuple[Bin, ...]  # the reliability diagram
     coverage: tuple[tuple[float, float], ...]  # (share of rows, accuracy among them), surest rows first
-
-
-@dataclass(frozen=True, slots=True)
-class Details:
-    """What the page shows beyond the numbers of `Evaluation`; all of it about the subject unless it says otherwise."""
-
-    types: tuple[TypeScores, ...]
-    categories: tuple[str | None, ...]  # of `types`, in their order
-    baseline_types: tuple[TypeScores, ...] | None  # the baseline's, in the same order; None where it is the subject
-    confusions: tuple[Confusion, ...]  # most frequent first
-    grid: Grid
-    curves: tuple[Curve, ...]
+    before: tuple[Bin, ...] = ()  # the reliability diagram of the uncalibrated confidences; () where there are none

@@ -12,7 +12,8 @@ import numpy as np
 from shelfwise import artifact, metrics
 from shelfwise.data.writer import defuse
 from shelfwise.pipelines import figures
-from shelfwise.pipelines.evaluation import CONFUSION_CSV, CONFUSION_PNG, PER_TYPE_CSV, PREDICTIONS, Details
+from shelfwise.pipelines.details import Details
+from shelfwise.pipelines.evaluation import CONFUSION_CSV, CONFUSION_PNG, PER_TYPE_CSV, PREDICTIONS, TypePromise
 from shelfwise.pipelines.scoring import Answers, Rows
 from shelfwise.records import LEVELS
 
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 DECIMALS = 4
 
 
-def write(folder: Path, answers: Sequence[Answers], rows: Rows, details: Details) -> None:
+def write(
+    folder: Path, answers: Sequence[Answers], rows: Rows, details: Details, promises: Sequence[TypePromise] = ()
+) -> None:
     """Write all tables and the picture into `folder`.
 
     Args:
@@ -30,9 +33,10 @@ def write(folder: Path, answers: Sequence[Answers], rows: Rows, details: Details
         answers: of the baseline, if there is one, and of the subject, which comes last.
         rows: that they answered.
         details: as `insights.details` found them.
+        promises: what became of the subject's accepted answers, type by type.
     """
     write_confusion(folder / CONFUSION_CSV, answers[-1], rows)
-    write_per_type(folder / PER_TYPE_CSV, details)
+    write_per_type(folder / PER_TYPE_CSV, details, promises)
     with artifact.atomic_file(folder / CONFUSION_PNG, "wb") as stream:
         stream.write(figures.grid_png(details.grid))
     write_predictions(folder / PREDICTIONS, answers, rows)
@@ -54,11 +58,17 @@ def write_confusion(path: Path, answers: Answers, rows: Rows) -> None:
     )
 
 
-def write_per_type(path: Path, details: Details) -> None:
-    """One line a type: precision, recall, F1, support; the baseline's beside them where there is one."""
+def write_per_type(path: Path, details: Details, promises: Sequence[TypePromise] = ()) -> None:
+    """One line a type: precision, recall, F1, support; the baseline's beside them where there is one.
+
+    Then what became of the accepted answers of the type: their number, the right ones among them, and the verdict on
+    the promise, which is empty where none was accepted.
+    """
     columns = ["type", "category", "support", "predicted", "precision", "recall", "f1"]
     if details.baseline_types:
         columns += [f"baseline_{name}" for name in ("precision", "recall", "f1")]
+    columns += ["accepted", "accepted_right", "promise"]
+    accepted = {promise.label: promise for promise in promises}
     lines: list[Sequence[str | int | float]] = [columns]
     for i, found in enumerate(details.types):
         shares = [found.precision, found.recall, found.f1]
@@ -66,7 +76,9 @@ def write_per_type(path: Path, details: Details) -> None:
             beside = details.baseline_types[i]
             shares += [beside.precision, beside.recall, beside.f1]
         rounded = [round(share, DECIMALS) for share in shares]
-        lines.append([found.label, details.categories[i] or "", found.support, found.predicted, *rounded])
+        promise = accepted.get(found.label)
+        held = (promise.accepted, promise.right, promise.verdict) if promise else (0, 0, "")
+        lines.append([found.label, details.categories[i] or "", found.support, found.predicted, *rounded, *held])
     _write_csv(path, lines)
 
 
@@ -81,6 +93,7 @@ def write_predictions(path: Path, answers: Sequence[Answers], rows: Rows) -> Non
         "source": pa.array([product.source for product in products], pa.string()),
         "text": pa.array([product.text for product in products], pa.string()),
         "true_type": pa.array([rows.names[target] for target in rows.targets.tolist()], pa.string()),
+        "true_category": pa.array(rows.categories(rows.targets), pa.string()),
         **_columns(answers[-1], rows, ""),
     }
     for each in answers[:-1]:

@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 
-from shelfwise.pipelines.evaluation import Grid
+from shelfwise.pipelines.details import Grid
 
 DPI = 160
 CELL_INCHES = 0.58

@@ -14,15 +14,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from shelfwise.config import Columns, Role
+from shelfwise.config import Columns, Role, TrainConfig
 from shelfwise.data.catalogue import Catalogue, read_catalogue, require_trainable
 from shelfwise.data.names import name_key
 from shelfwise.data.reader import open_rows
 from shelfwise.data.writer import Column, format_of, open_writer
 from shelfwise.errors import InputError
 from shelfwise.pipelines import confident_learning
-from shelfwise.pipelines.out_of_fold import OutOfFold, Progress, out_of_fold
+from shelfwise.pipelines.model_judge import ModelJudge, require_model
+from shelfwise.pipelines.out_of_fold import BaselineJudge, Judge, OutOfFold, Progress, out_of_fold
 from shelfwise.pipelines.predict_plan import free_names
+from shelfwise.pipelines.run import Hooks
 from shelfwise.records import Product, RawRow
 from shelfwise.storage import atomic_file
 
@@ -66,7 +68,7 @@ class Merge:
     second: str
     first_rows: int
     second_rows: int
-    first_as_second: int  # rows of the first that the baseline calls the second
+    first_as_second: int  # rows of the first that the judge calls the second
     second_as_first: int
     share: float  # the smaller of the two shares
 
@@ -83,6 +85,7 @@ class LabelAudit:
     seed: int
     agreement: float  # share of the judged rows whose most probable type is the given one
     temperature: float
+    judge: str  # "the baseline", "smollm2-135m"
     suspects: tuple[Suspect, ...]  # worst first
     merges: tuple[Merge, ...]  # most alike first
 
@@ -97,6 +100,7 @@ class LabelAudit:
             "file": str(self.out),
             "rows": self.rows,
             "unjudged": self.unjudged,
+            "judge": self.judge,
             "folds": self.folds,
             "seed": self.seed,
             "agreement": self.agreement,
@@ -116,6 +120,9 @@ def audit_labels(
     folds: int = 5,
     seed: int = 0,
     out: Path,
+    config: TrainConfig | None = None,
+    device: str = "auto",
+    hooks: Hooks | None = None,
     progress: Progress | None = None,
 ) -> LabelAudit:
     """Find the rows whose inventory type should be looked at, and write them.
@@ -123,23 +130,36 @@ def audit_labels(
     Args:
         catalogue_path: a catalogue with inventory types.
         columns: which column plays which role.
-        text_columns: what the baseline reads.
-        folds: parts that take turns in being judged by a baseline fitted on the others.
-        seed: of the folds and of the fits.
+        text_columns: what is read of a row.
+        folds: parts that take turns in being judged by what was fitted on the others.
+        seed: of the folds, and of the baseline's fits.
         out: the file to write: the input's columns in the input's order, then those of `ADDED`; a name that the
             input already has gets a number. An earlier file is replaced.
+        config: of the language model that is trained on the other folds, anew for each; what it says of the catalogue,
+            its columns and text columns, the split and the trackers is not looked at, except for the size of the
+            validation part. None, or model "baseline": the baseline judges.
+        device: "auto", "cpu", "cuda"; of the language model.
+        hooks: progress and notes of the trainings.
         progress: called before the first fold and after each.
 
     Raises:
         InputError: the call or the catalogue is wrong; nothing was written.
+        WorkError: a training failed; nothing was written.
+        KeyboardInterrupt: stopped by a signal; nothing was written.
         MissingPackageError: cleanlab is not installed.
         StorageError: the disk refused.
     """
     _require_writable(catalogue_path, out)
+    confident_learning.require()
+    if config is not None:
+        require_model(config)
     catalogue = read_catalogue(catalogue_path, columns, text_columns, labels="required")
     require_trainable(catalogue)
     products = catalogue.labelled
-    judged = out_of_fold(products, folds=folds, seed=seed, progress=progress)
+    judge: Judge = BaselineJudge(seed)
+    if config is not None and config.model != "baseline":
+        judge = ModelJudge(config, catalogue, out.absolute().parent, device, hooks or Hooks())
+    judged = out_of_fold(products, folds=folds, seed=seed, judge=judge, progress=progress)
     suspects = find_suspects(products, judged)
     _write(catalogue, suspects, out)
     right = judged.suggestions == judged.targets
@@ -152,6 +172,7 @@ def audit_labels(
         seed=seed,
         agreement=float(right[judged.judged].mean()) if judged.judged.any() else 0.0,
         temperature=judged.temperature,
+        judge=judge.name,
         suspects=suspects,
         merges=find_merges(judged),
     )
@@ -164,7 +185,7 @@ def find_suspects(products: Sequence[Product], judged: OutOfFold) -> tuple[Suspe
 
     Args:
         products: N labelled products.
-        judged: what the baseline thinks of them, in the same order.
+        judged: what the judge thinks of them, in the same order.
 
     Returns:
         Worst first; ties by row.
@@ -229,8 +250,8 @@ def find_merges(judged: OutOfFold) -> tuple[Merge, ...]:
 def _conflicts(products: Sequence[Product], judged: OutOfFold) -> dict[int, int]:
     """Rows whose type differs from the likeliest type of their name.
 
-    The likeliest is the type that most rows of the name carry; among equals, the one that the baseline, which has not
-    seen the name, finds most probable.
+    The likeliest is the type that most rows of the name carry; among equals, the one that the judge, which has not seen
+    the name, finds most probable.
 
     Returns:
         Position of the row to position of the likeliest type.

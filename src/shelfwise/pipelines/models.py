@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from shelfwise.modeling import hardware, memory, registry
 from shelfwise.records import Method
 
-METHODS: tuple[Method, ...] = ("full", "lora", "qlora")
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +43,35 @@ def list_models(device: str = "auto") -> ModelTable:
     rows = []
     for model in registry.MODELS.values():
         source = model.repository + (" (gated)" if model.gated else "") if model.repository else model.source
-        low = hardware.resolve_precision("auto", place, model.parameters) != "fp32"
-        rows.append(ModelRow(model.name, model.parameters, source, _methods(model, free, low), model.about))
+        rows.append(ModelRow(model.name, model.parameters, source, _methods(model, free, place), model.about))
     return ModelTable(place.type, round(free / memory.GIB, 1), tuple(rows))
 
 
-def _methods(model: registry.BaseModel, free: int, low_precision: bool) -> tuple[Method, ...]:
+def _methods(model: registry.BaseModel, free: int, place: torch.device) -> tuple[Method, ...]:
     """Methods whose weights, gradients and optimiser fit, without activations: a lower bound from the size alone."""
     if model.source == "built in":
         return ("full",)  # fresh weights leave an adapter nothing to adapt
     # Layers hold nearly all of a model's weights; adapters of rank 16 about half a percent of them.
-    shape = memory.Shape(model.parameters, int(0.95 * model.parameters), int(model.parameters / 3000), 0, 0, 0, 0)
-    return tuple(
-        method
-        for method in METHODS
-        if memory.estimate(shape, method, tokens=0, low_precision=low_precision).total < 0.9 * free
+    shape = memory.Shape(
+        parameters=model.parameters,
+        linear_parameters=int(0.95 * model.parameters),
+        linear_features=int(model.parameters / 3000),
+        hidden=0,
+        intermediate=0,
+        up_maps=0,
+        layers=0,
+        vocabulary=0,
     )
+    wish = memory.Wish(
+        method=None,
+        optimizer=None,
+        micro_batch_size=None,
+        checkpointing=None,
+        batch_size=1,
+        row_tokens=0,
+        rank=16,
+        low_precision=hardware.resolve_precision("auto", place, model.parameters) != "fp32",
+        on_gpu=place.type == "cuda",
+    )
+    fitting = {choice.method for choice in memory.variants(shape, wish, free) if choice.fits}
+    return tuple(method for method in memory.METHODS if method in fitting)

@@ -1,24 +1,61 @@
-"""What the linear baseline thinks of every labelled row when it has not seen that row's name."""
+"""What a classifier thinks of every labelled row when it has not seen that row's name."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shelfwise.baseline import Baseline
-from shelfwise.calibration import Calibration, fit_temperature
+from shelfwise.calibration import Calibration
 from shelfwise.data.names import name_key
 from shelfwise.errors import InputError
 from shelfwise.labels import Labels
+from shelfwise.recalibration import fit_temperature
 from shelfwise.records import Product
 
 MAX_CELLS = 500_000_000  # of the (N, C) table: 2 GB as float32
 
 Progress = Callable[[int, int], None]  # folds done, folds in all
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What was learned from some rows about H others, C labels."""
+
+    log_probs: NDArray[np.float32]  # (H, C) natural logarithms, uncalibrated; each row's exponentials sum to 1
+    seen: NDArray[np.int64]  # positions of the labels that were learned
+
+
+class Judge(Protocol):
+    """What is fitted on the other folds and then asked for one."""
+
+    @property
+    def name(self) -> str:
+        """For texts: "the baseline", "smollm2-135m"."""
+        ...
+
+    def judge(self, rest: Sequence[Product], held: Sequence[Product], labels: Labels) -> Judgement:
+        """Learn from the labelled products `rest`, and score the H products `held`, of other names."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineJudge:
+    """The linear baseline: seconds a fold."""
+
+    seed: int = 0
+    name: str = "the baseline"
+
+    def judge(self, rest: Sequence[Product], held: Sequence[Product], labels: Labels) -> Judgement:
+        """Fit and score, as `Judge` says."""
+        targets = [labels.index(product.label or "", product.source) for product in rest]
+        fitted = Baseline.fit([product.text for product in rest], targets, len(labels), self.seed)
+        return Judgement(fitted.log_probs([product.text for product in held]), fitted.seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +81,15 @@ class OutOfFold:
         return given
 
 
-def out_of_fold(products: Sequence[Product], *, folds: int, seed: int, progress: Progress | None = None) -> OutOfFold:
-    """Score every row by a baseline that was fitted on the other folds.
+def out_of_fold(
+    products: Sequence[Product],
+    *,
+    folds: int,
+    seed: int,
+    judge: Judge | None = None,
+    progress: Progress | None = None,
+) -> OutOfFold:
+    """Score every row by a classifier that was fitted on the other folds.
 
     One temperature serves all folds: it is a single number fitted on all rows, so what a row adds to it says nothing
     of its own type.
@@ -53,7 +97,8 @@ def out_of_fold(products: Sequence[Product], *, folds: int, seed: int, progress:
     Args:
         products: N labelled products.
         folds: at least 2, at most the number of different names.
-        seed: of the folds and of the fits.
+        seed: of the folds, and of the baseline's fits.
+        judge: what is fitted; None: the baseline.
         progress: called before the first fold and after each.
 
     Raises:
@@ -67,15 +112,15 @@ def out_of_fold(products: Sequence[Product], *, folds: int, seed: int, progress:
             f"{len(products):,} products of {len(labels):,} types make a table of more than {MAX_CELLS:,} "
             "probabilities. Audit a part of the catalogue at a time."
         )
-    texts = [product.text for product in products]
+    judge = judge or BaselineJudge(seed)
     log_probs = np.empty((len(products), len(labels)), np.float32)
     judged = np.zeros(len(products), np.bool_)
     if progress is not None:
         progress(0, folds)
     for done, (rest, held) in enumerate(_folds(products, targets, folds, seed), 1):
-        fitted = Baseline.fit([texts[i] for i in rest], targets[rest], len(labels), seed)
-        log_probs[held] = fitted.log_probs([texts[i] for i in held])
-        judged[held] = np.isin(targets[held], fitted.seen)
+        found = judge.judge([products[i] for i in rest], [products[i] for i in held], labels)
+        log_probs[held] = found.log_probs
+        judged[held] = np.isin(targets[held], found.seen)
         if progress is not None:
             progress(done, folds)
     temperature = fit_temperature(log_probs[judged], targets[judged]) if judged.any() else 1.0

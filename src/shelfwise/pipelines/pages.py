@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 SIGNIFICANT = 0.05
 # Of runs that stand beside each other; the first is also that of a single run's model (_style.css).
 RUN_COLORS = 6
+STYLES = ("_style.css", "_tables.css", "_narrow.css", "_print.css")  # later ones overrule earlier ones
 HIGHEST_FLOOR = 0.9
 
 
@@ -38,7 +39,8 @@ def render(template: str, **values: object) -> str:
     script = _source("_table.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # Our own files, not data. The page's security policy lets no other script run, whatever a product is named.
-    trusted = {"style": Markup(_source("_style.css")), "script": Markup(script), "script_sha256": digest}  # noqa: S704
+    style = "\n".join(map(_source, STYLES))
+    trusted = {"style": Markup(style), "script": Markup(script), "script_sha256": digest}  # noqa: S704
     return _environment().get_template(template).render(**trusted, **values)
 
 
@@ -100,10 +102,9 @@ def px(length: float) -> str:
     return f"{length:.1f}"
 
 
-def heat(share: float, right: bool) -> str:
-    """The colour of a cell of a confusion matrix: blue for right answers, orange for wrong ones."""
-    hue = "0, 114, 178" if right else "213, 94, 0"
-    return f"rgba({hue}, {share**0.5:.2f})"  # the root keeps small shares visible
+def heat(share: float) -> str:
+    """How strong the colour of a cell of a confusion matrix is, from 0 to 1."""
+    return f"{share**0.5:.2f}"  # the root keeps small shares visible
 
 
 def of_100(shares: Iterable[float]) -> list[str]:

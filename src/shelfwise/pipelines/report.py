@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from shelfwise.metrics import Paired, TypeScores
+from shelfwise.metrics import Paired
 from shelfwise.pipelines import pages
-from shelfwise.pipelines.evaluation import Details, Evaluation, Kind, Standing
+from shelfwise.pipelines.details import Details
+from shelfwise.pipelines.doubts import SUSPECT_MARGIN
+from shelfwise.pipelines.evaluation import Evaluation, Kind, Standing
 from shelfwise.pipelines.pages import SIGNIFICANT, Line
+from shelfwise.pipelines.report_rows import band_groups, type_rows
 from shelfwise.pipelines.robustness import TITLES
 
 SOLID_F1 = 0.8
@@ -28,48 +31,34 @@ class Verdict:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class TypeRow:
-    """One line of the per-type table."""
-
-    scores: TypeScores
-    category: str
-    baseline_f1: float | None
-
-
 def render(evaluation: Evaluation, details: Details) -> str:
     """The page as one HTML document."""
     curves = {curve.kind: curve for curve in details.curves}
     lines = [Line(s.name, _COLORS[s.kind], s, curves.get(s.kind)) for s in evaluation.standings]
     curve_lines = [line for line in lines if line.curve]
-    types = _type_rows(details)
+    decisions = evaluation.subject.decisions
+    types = type_rows(details, decisions.types if decisions else ())
     return pages.render(
         "report.html",
         evaluation=evaluation,
+        facts=evaluation.facts,
         details=details,
         headline=headline(evaluation),
         verdict=verdict(evaluation),
         lines=lines,
+        subject=lines[-1],
+        decisions=decisions,
         curve_lines=curve_lines,
         floor=pages.chart_floor(curve_lines),
+        bands=band_groups(lines),
         types=types,
-        has_categories=any(row.category for row in types),
         tested_types=sum(row.scores.support > 0 for row in types),
         untested_types=len(details.types) - len(types),
         solid_types=sum(row.scores.f1 >= SOLID_F1 for row in types),
+        suspect_margin=SUSPECT_MARGIN,
         perturbations=TITLES,
         unknown_rows=sum(unknown.rows for unknown in evaluation.facts.unknown_types),
     )
-
-
-def _type_rows(details: Details) -> list[TypeRow]:
-    """Types that occur among the truth or the answers, most products first."""
-    rows = [
-        TypeRow(scores, details.categories[i] or "", details.baseline_types[i].f1 if details.baseline_types else None)
-        for i, scores in enumerate(details.types)
-        if scores.support or scores.predicted
-    ]
-    return sorted(rows, key=lambda row: (-row.scores.support, row.scores.label))
 
 
 def headline(evaluation: Evaluation) -> str:

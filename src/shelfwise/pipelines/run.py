@@ -15,7 +15,8 @@ from shelfwise.calibration import Calibration
 from shelfwise.classifier import Scorer
 from shelfwise.config import TrainConfig
 from shelfwise.data.catalogue import Catalogue, read_catalogue, require_trainable
-from shelfwise.data.leakage import find_leakage, require_no_leakage
+from shelfwise.data.leakage import Leakage, find_leakage, require_no_leakage
+from shelfwise.data.names import name_key
 from shelfwise.data.split import Splits, make_splits
 from shelfwise.errors import InputError, StorageError
 from shelfwise.labels import Labels
@@ -23,6 +24,9 @@ from shelfwise.prompts import PromptFormat
 from shelfwise.records import Product
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from shelfwise.modeling.job import TrainProgress
 
 
@@ -87,8 +91,11 @@ def prepare(config: TrainConfig, hooks: Hooks | None = None, *, strict: bool = F
 
 def watch_leakage(
     catalogue: Catalogue, splits: Splits, config: TrainConfig, note: Callable[[str], None], *, strict: bool
-) -> None:
+) -> Leakage:
     """Say in one line what leaks, if anything does.
+
+    Returns:
+        All that was found.
 
     Raises:
         CatalogueError: with `strict`, for leakage that makes the numbers wrong; near duplicates alone pass.
@@ -98,6 +105,7 @@ def watch_leakage(
         require_no_leakage(leakage, catalogue)
     if leakage:
         note(leakage.summary())
+    return leakage
 
 
 def begin(out: Path, config: TrainConfig, prepared: Prepared) -> None:
@@ -136,7 +144,24 @@ def calibrate(scorer: Scorer, prepared: Prepared) -> Calibration:
         return Calibration()
     log_probs = scorer.log_probs([product.text for product in prepared.validation])
     targets = np.asarray(targets_of(prepared.validation, prepared.labels))
-    return Calibration.fit(log_probs, targets, labels=prepared.labels)
+    return Calibration.fit(
+        log_probs, targets, labels=prepared.labels, clusters=held_out_together(prepared.validation, prepared.splits)
+    )
+
+
+def held_out_together(products: Sequence[Product], splits: Splits) -> NDArray[np.int64] | None:
+    """(N,) which products were held out together, as numbers; None where each was for itself.
+
+    A split that keeps names or brands whole asks for new names or brands, so its rows don't count each for itself.
+    """
+    import numpy as np
+
+    if splits.strategy == "random":
+        return None
+    by_brand = splits.strategy == "brand"
+    keys = [("brand", name_key(p.brand)) if by_brand and p.brand else ("name", name_key(p.name)) for p in products]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return np.array([numbers[key] for key in keys], np.int64)
 
 
 def append_metrics(out: Path) -> Callable[[TrainProgress], None]:

@@ -11,11 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shelfwise import metrics
+from shelfwise.bootstrap import Intervals, Resamples, intervals_of
 from shelfwise.calibration import Calibration
 from shelfwise.classifier import Classifier
-from shelfwise.hierarchy import HierarchyScores, hierarchy_scores
+from shelfwise.hierarchy import Overlaps, overlaps, scores_of_overlaps
 from shelfwise.labels import Labels
-from shelfwise.pipelines.evaluation import Decisions, Kind, LevelDecisions, Standing, Verdict
+from shelfwise.pipelines.evaluation import (
+    Band,
+    Decisions,
+    Kind,
+    LevelDecisions,
+    Standing,
+    TypePromise,
+    TypeVerdict,
+    Verdict,
+)
 from shelfwise.records import LEVELS, Product
 from shelfwise.thresholds import Decided
 
@@ -62,6 +72,7 @@ class Answers:
     seconds: float | None  # of scoring; None where nothing had to be scored
     level: NDArray[np.int64]  # (N,) how deep the answers are sure, as positions in `records.LEVELS`
     sure_right: NDArray[np.bool_]  # (N,) whether they are right at that level
+    raw_confidence: NDArray[np.float32] | None = None  # (N,) of the predictions before calibration; None: none was
 
     @property
     def predictions(self) -> NDArray[np.int64]:
@@ -95,16 +106,18 @@ def answer(
     for position, product in enumerate(rows.products):
         of_text.setdefault(product.text, []).append(position)
     order: list[int] = []
-    parts, decided = [], []
+    parts, decided, raw = [], [], []
     started = clock()
     for start in range(0, len(texts), CHUNK):
         chunk = texts[start : start + CHUNK]
-        log_probs = classifier.calibration.log_probs(classifier.log_probs(chunk))
+        uncalibrated = classifier.log_probs(chunk)
+        log_probs = classifier.calibration.log_probs(uncalibrated)
         positions = [(i, position) for i, text in enumerate(chunk) for position in of_text[text]]
         order.extend(position for _, position in positions)
         here = rows.targets[[position for _, position in positions]]
         of_row = [i for i, _ in positions]
         parts.append(metrics.rank(log_probs[of_row], here, TOP_K))
+        raw.append(np.exp(uncalibrated[of_row, parts[-1].answers[:, 0]]))
         found = classifier.calibration.decide(np.exp(log_probs), classifier.shelves)
         decided.append(Decided(found.level[of_row], found.node[of_row]))
         if progress is not None:
@@ -118,7 +131,16 @@ def answer(
     )
     depth = Decided.joined(decided)
     sure_right = classifier.shelves.right(depth, rows.targets[order])
-    return Answers(kind, classifier.name, ranked, classifier.calibration, seconds, depth.level[back], sure_right[back])
+    return Answers(
+        kind=kind,
+        name=classifier.name,
+        ranked=ranked,
+        calibration=classifier.calibration,
+        seconds=seconds,
+        level=depth.level[back],
+        sure_right=sure_right[back],
+        raw_confidence=np.concatenate(raw)[back],
+    )
 
 
 def majority(rows: Rows) -> Answers:
@@ -136,37 +158,61 @@ def majority(rows: Rows) -> Answers:
     return Answers("majority", MAJORITY, ranked, Calibration(), None, unsure, np.zeros(n, np.bool_))
 
 
-def standing(answers: Answers, rows: Rows) -> Standing:
-    """The numbers of one classifier."""
-    correct = answers.correct(rows)
+def standing(answers: Answers, rows: Rows, resamples: Resamples, bands: Sequence[Band] = ()) -> Standing:
+    """The numbers of one classifier.
+
+    Args:
+        answers: to all rows.
+        rows: N of them.
+        resamples: of N rows; the same for all classifiers of an evaluation.
+        bands: how it fares on some of the rows (`pipelines.breakdown`).
+    """
+    correct, category_right = answers.correct(rows), _category_right(answers, rows)
+    shared = (
+        overlaps(rows.targets, answers.predictions, rows.names, rows.labels.taxonomy)
+        if category_right is not None
+        else None
+    )
     new = rows.new
+    is_majority = answers.kind == "majority"
     return Standing(
         kind=answers.kind,
         name=answers.name,
         scores=metrics.scores_of(answers.ranked, rows.targets),
         interval=metrics.accuracy_interval(int(correct.sum()), len(correct)),
-        category_accuracy=_category_accuracy(answers, rows),
-        hierarchy=_hierarchy(answers, rows),
+        category_accuracy=None if category_right is None else float(category_right.mean()),
+        hierarchy=None if shared is None else scores_of_overlaps(shared),
         new_name_accuracy=float(correct[new].mean()) if new is not None and new.any() else None,
-        decisions=None if answers.kind == "majority" else decisions(answers, rows),
+        decisions=None if is_majority else decisions(answers, rows),
         seconds=answers.seconds,
+        intervals=None if is_majority else _intervals(answers, rows, resamples, category_right, shared),
+        bands=tuple(bands),
+        ece_before=None
+        if answers.raw_confidence is None
+        else metrics.expected_calibration_error(answers.raw_confidence, correct),
     )
 
 
-def _category_accuracy(answers: Answers, rows: Rows) -> float | None:
+def _intervals(
+    answers: Answers,
+    rows: Rows,
+    resamples: Resamples,
+    category_right: NDArray[np.bool_] | None,
+    shared: Overlaps | None,
+) -> Intervals:
+    new = rows.new if rows.new is not None and rows.new.any() else None
+    return intervals_of(
+        resamples, answers.ranked, rows.targets, category_right=category_right, overlaps=shared, new=new
+    )
+
+
+def _category_right(answers: Answers, rows: Rows) -> NDArray[np.bool_] | None:
+    """(N,) whether the answers are of the right category, whatever the type; None without a taxonomy."""
     if not rows.labels.taxonomy:
         return None
     true, answered = rows.categories(rows.targets), rows.categories(answers.predictions)
-    right = answers.correct(rows)
-    return float(
-        np.mean([bool(r) or (t is not None and t == a) for t, a, r in zip(true, answered, right, strict=True)])
-    )
-
-
-def _hierarchy(answers: Answers, rows: Rows) -> HierarchyScores | None:
-    if not rows.labels.taxonomy:
-        return None
-    return hierarchy_scores(rows.targets, answers.predictions, rows.names, rows.labels.taxonomy)
+    same = [t is not None and t == a for t, a in zip(true, answered, strict=True)]
+    return answers.correct(rows) | np.array(same, np.bool_)
 
 
 def decisions(answers: Answers, rows: Rows) -> Decisions:
@@ -188,7 +234,27 @@ def decisions(answers: Answers, rows: Rows) -> Decisions:
         )
         if rows.labels.taxonomy
         else (),
+        types=_promises(answers, rows),
     )
+
+
+def _promises(answers: Answers, rows: Rows) -> tuple[TypePromise, ...]:
+    """What became of the accepted answers of each type."""
+    taken = answers.level == LEVELS.index("type")
+    size = len(rows.names)
+    accepted = np.bincount(answers.predictions[taken], minlength=size)
+    right = np.bincount(answers.predictions[taken & answers.sure_right], minlength=size)
+    told = []
+    for i in sorted(np.flatnonzero(accepted).tolist(), key=lambda i: (-accepted[i], rows.names[i])):
+        n, hits = int(accepted[i]), int(right[i])
+        interval = metrics.accuracy_interval(hits, n)
+        verdict: TypeVerdict = "too few to tell"
+        if hits >= answers.calibration.promise * n:
+            verdict = "kept"
+        elif interval.high < answers.calibration.promise:
+            verdict = "broken"
+        told.append(TypePromise(rows.names[i], n, hits, interval, verdict))
+    return tuple(told)
 
 
 def _held(answers: Answers, level: int) -> tuple[int, float, float, metrics.Interval, Verdict]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from shelfwise import processes
 from shelfwise.errors import InterruptedRunError
 
 if TYPE_CHECKING:
@@ -18,16 +19,23 @@ if TYPE_CHECKING:
 
 @contextmanager
 def stopping_on_signals(stop: StopRequest, note: Callable[[str], None]) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end a run after the step at hand; a second one ends it at once."""
+    """Let Ctrl-C and SIGTERM end a run after the step at hand; a second one ends it at once.
+
+    Of several processes each may get a signal twice, from a scheduler and from the launcher, and one that ends at once
+    takes the others with it. There the second is passed over; the launcher kills whoever takes too long.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
+        if stop.requested and processes.count() > 1:
+            return
         if stop.requested:
             raise KeyboardInterrupt
         stop.requested = True
-        note(f"{signal.Signals(number).name}: stopping after this step; once more to stop at once")
+        again = "; once more to stop at once" if processes.count() == 1 else ""
+        note(f"{signal.Signals(number).name}: stopping after this step{again}")
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from shelfwise import __version__, artifact
+from shelfwise import __version__, artifact, processes
 from shelfwise import config as configs
 from shelfwise.calibration import Calibration
 from shelfwise.config import TrainConfig
-from shelfwise.errors import InputError, MissingPackageError, RunFolderError, StorageError
-from shelfwise.pipelines import card
+from shelfwise.errors import InputError, RunFolderError, StorageError
+from shelfwise.pipelines import card, trackers
 from shelfwise.pipelines.run import Hooks, Prepared, TrainedRun, begin, calibrate, prepare, targets_of
 from shelfwise.pipelines.stopping import stopped_at_once
 
@@ -27,7 +27,7 @@ def train(
     strict: bool = False,
     hooks: Hooks | None = None,
 ) -> TrainedRun:
-    """Train a run.
+    """Train a run; under `torchrun` or `accelerate launch` all processes together, the first of which writes.
 
     Args:
         config: what to do; None only with `resume`, which reads the run folder's own.
@@ -45,23 +45,42 @@ def train(
         TrainingError: the loss is no longer a number.
         StorageError: the disk refused; `resume` goes on from the newest checkpoint, or saves what was trained.
     """
-    hooks = hooks or Hooks()
-    config = _settle(config, out, resume)
-    _require_trackers(config)
-    if config.model != "baseline":
-        from shelfwise.modeling.registry import require_name  # loads no torch
+    hooks = hooks if hooks and processes.is_first() else Hooks()
+    with _together(device):
+        config = _settle(config, out, resume)
+        _wait_for_all()  # the first process writes into `out` when all have looked at it
+        trackers.require(config.trackers)
+        if config.model != "baseline":
+            from shelfwise.modeling.registry import require_name  # loads no torch
 
-        require_name(config.model)
-    try:
-        return _train(config, prepare(config, hooks, strict=strict), out, resume, device, hooks)
-    except KeyboardInterrupt:
-        if not (out / artifact.CONFIG).is_file():
-            raise
-        raise stopped_at_once(out) from None
-    except StorageError as error:
-        if not (out / artifact.CONFIG).is_file():
-            raise
-        raise StorageError(f"{error} Then go on with: shelfwise train --resume --out {out}") from error
+            require_name(config.model)
+        try:
+            return _train(config, prepare(config, hooks, strict=strict), out, resume, device, hooks)
+        except KeyboardInterrupt:
+            if not (out / artifact.CONFIG).is_file():
+                raise
+            raise stopped_at_once(out) from None
+        except StorageError as error:
+            if not (out / artifact.CONFIG).is_file():
+                raise
+            raise StorageError(f"{error} Then go on with: shelfwise train --resume --out {out}") from error
+
+
+def _together(device: str) -> AbstractContextManager[None]:
+    """Several processes of one run meet before the first file is looked at, unless the caller has joined them."""
+    processes.forget_launcher_settings()
+    if processes.count() == 1:
+        return nullcontext()
+    from shelfwise.modeling import distributed
+
+    return nullcontext() if distributed.is_joined() else distributed.Joined(device)
+
+
+def _wait_for_all() -> None:
+    if processes.count() > 1:
+        from shelfwise.modeling import distributed
+
+        distributed.wait_for_all()
 
 
 def _train(config: TrainConfig, prepared: Prepared, out: Path, resume: bool, device: str, hooks: Hooks) -> TrainedRun:
@@ -71,7 +90,7 @@ def _train(config: TrainConfig, prepared: Prepared, out: Path, resume: bool, dev
     )
     _note_rejects(prepared, hooks)
     if config.model == "baseline":
-        if not resume:
+        if not resume and processes.is_first():
             begin(out, config, prepared)
         run = TrainedRun(out, config, 0, 0.0, None, None, len(prepared.train))
         model_calibration = None
@@ -79,6 +98,8 @@ def _train(config: TrainConfig, prepared: Prepared, out: Path, resume: bool, dev
         from shelfwise.pipelines.finetune import finetune
 
         run, model_calibration = finetune(config, prepared, out, resume=resume, device=device, hooks=hooks)
+    if not processes.is_first():
+        return run
     calibrations = {"model": model_calibration} if model_calibration else {}
     if run.config.baseline or run.config.model == "baseline":
         hooks.note("fitting the linear baseline on the same products")
@@ -141,16 +162,6 @@ def _absolute(config: TrainConfig) -> TrainConfig:
     if base.is_dir():
         changes["model"] = str(base.absolute())
     return config.model_copy(update=changes)
-
-
-def _require_trackers(config: TrainConfig) -> None:
-    """Refuse a tracker that is not installed before hours are spent."""
-    missing = [name for name in config.trackers if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingPackageError(
-            f"--tracker {missing[0]}: this package is not installed. Install it: "
-            f"pip install 'shelfwise[{','.join(missing)}]'"
-        )
 
 
 def _note_rejects(prepared: Prepared, hooks: Hooks) -> None:

@@ -12,8 +12,9 @@ from pyarrow import parquet
 from shelfwise.cli import run as shelfwise
 from shelfwise.errors import CorruptArtifactError, InputError, RunFolderError
 from shelfwise.metrics import mcnemar
-from shelfwise.pipelines.compare import compare
+from shelfwise.pipelines.compare import Prices, compare
 from shelfwise.pipelines.evaluate import evaluate
+from shelfwise.pipelines.robustness import drop_interval
 from support.evaluations import answering, lay_out, rows, write_catalogue
 
 
@@ -64,7 +65,79 @@ def test_every_pair_is_tested_on_the_same_rows(runs: Path) -> None:
         ("tiny-falcon", "baseline"): mcnemar(falcon, baseline),
         ("tiny-llama", "tiny-falcon"): mcnemar(llama, falcon),
     }
-    assert found.pair("tiny-llama", "tiny-falcon") != mcnemar(llama, llama)
+    pair = found.pair("tiny-llama", "tiny-falcon")
+    assert pair.accuracy == pytest.approx(llama.mean() - falcon.mean())
+    assert pair.accuracy_interval == drop_interval(llama, falcon)
+    scores = {each.title: each.standing.scores for each in found.contestants}
+    assert pair.macro_f1.value == scores["tiny-llama"].macro_f1 - scores["tiny-falcon"].macro_f1
+    assert pair.macro_f1.interval.low < pair.macro_f1.value < pair.macro_f1.interval.high
+    assert pair.macro_f1.p_value < 0.05  # tiny-falcon gets no product with "Brown" in its name right
+    assert found.pair("baseline", "tiny-llama") is None
+
+
+def test_gains_and_losses_are_told_by_type_and_by_category(runs: Path) -> None:
+    pair = compare([runs / "tiny-llama", runs / "tiny-falcon"]).pair("tiny-llama", "tiny-falcon")
+    table = parquet.read_table(runs / "tiny-llama" / "evaluation" / "predictions.parquet")
+    truth, above = (np.array(table[name].to_pylist()) for name in ("true_type", "true_category"))
+    apart = correct(runs / "tiny-llama") & ~correct(runs / "tiny-falcon")
+    assert {gain.name: gain.gains for gain in pair.types.found} == {
+        name: count for name in set(truth) if (count := (apart & (truth == name)).sum())
+    }
+    assert {gain.name: gain.gains for gain in pair.categories.found} == {"Food": (apart & (above == "Food")).sum()}
+    assert {gain.category for gain in pair.types.found} == {"Food"}
+    assert pair.types.groups == 4
+    assert pair.categories.groups == 3
+
+
+def test_an_evaluation_of_before_categories_were_written_is_compared_without_them(runs: Path) -> None:
+    for name in ("tiny-llama", "tiny-falcon"):
+        path = runs / name / "evaluation" / "predictions.parquet"
+        parquet.write_table(parquet.read_table(path).drop_columns(["true_category"]), path)
+    out = runs / "c.html"
+    found = compare([runs / "tiny-llama", runs / "tiny-falcon"], out=out)
+    assert {pair.categories for pair in found.pairs} == {None}
+    assert found.pairs[-1].types.found
+    assert "Category</th>" not in out.read_text(encoding="utf-8")
+
+
+def test_the_verdict_says_whether_the_best_model_is_worth_it_and_where(runs: Path) -> None:
+    found = compare([runs / "tiny-llama", runs / "tiny-falcon"])
+    assert found.worth.run == "tiny-llama"
+    assert found.worth.verdict.title == "tiny-llama is not worth it here."  # the baseline gets nearly all right
+    assert "Macro-F1, where every type counts the same, is" in found.worth.macro_f1
+    assert "lower" in found.worth.macro_f1
+    assert "clearly worse in 1 (Rice, Ready)" in found.worth.where
+    assert compare([runs / "linear", runs / "tiny-falcon"]).worth.run == "tiny-falcon"
+
+
+def test_runs_without_a_baseline_among_them_have_no_verdict(runs: Path, tmp_path: Path) -> None:
+    alone = []
+    for name in ("tiny-llama", "tiny-falcon"):
+        with answering(but="Brown" if name == "tiny-falcon" else ""):
+            run = lay_out(tmp_path / name, runs / "products.csv", model=name, baseline=False)
+            evaluate(run)
+            alone.append(run)
+    found = compare(alone)
+    assert found.worth is None
+    assert [(pair.first, pair.second) for pair in found.pairs] == [("tiny-llama", "tiny-falcon")]
+
+
+def test_prices_make_costs(runs: Path) -> None:
+    found = compare(
+        [runs / "tiny-llama", runs / "tiny-falcon"], out=runs / "c.html", prices=Prices.parse(["3", "baseline=0.1"])
+    )
+    costs = {each.title: each.cost for each in found.contestants}
+    assert {title: cost.price_per_hour for title, cost in costs.items()} == {
+        "baseline": 0.1,
+        "tiny-llama": 3,
+        "tiny-falcon": 3,
+    }
+    seconds = found.contestants[1].standing.seconds
+    assert costs["tiny-llama"].hours_per_million == pytest.approx(seconds / 44 * 1e6 / 3600)
+    assert "at 3.00 an hour)" in found.worth.cost
+    assert "Price of an hour" in (runs / "c.html").read_text(encoding="utf-8")
+    with pytest.raises(InputError, match="They are: baseline, tiny-llama, tiny-falcon"):
+        compare([runs / "tiny-llama", runs / "tiny-falcon"], prices=Prices.parse(["tiny=3"]))
 
 
 def test_rows_are_joined_by_id_whatever_their_order(runs: Path) -> None:
@@ -143,6 +216,10 @@ def test_the_page_says_who_is_best_and_links_to_every_report(runs: Path) -> None
         link = f"../{name}/evaluation/report.html"
         assert f'href="{link}"' in text
         assert (out.parent / link).is_file()
+    assert text.count("<details") == len(found.pairs)
+    opened = text.partition('<details class="fold" open>')[2].partition("</summary>")[0]
+    assert f"{best.title} against baseline" in opened
+    assert "Price of an hour" not in text  # none was told
     assert str(runs) not in text  # the page can travel with its runs
     assert "<script" not in text
     with pytest.raises(InputError, match="is a folder"):
@@ -159,5 +236,18 @@ def test_the_command_prints_table_tests_and_json(runs: Path, capsys: pytest.Capt
     document = json.loads(capsys.readouterr().out)
     assert [each["title"] for each in document["contestants"]] == ["baseline", "tiny-llama", "tiny-falcon"]
     assert len(document["pairs"]) == 3
+    assert {"gains", "losses", "p_value", "macro_f1", "accuracy_interval", "types"} <= set(document["pairs"][0])
+    assert document["worth"]["verdict"]["tone"] == "no"
+    assert shelfwise(["compare", *named, "--price-per-hour", "2.5", "--price-per-hour", "baseline=0.1"]) == 0
+    told = capsys.readouterr().out
+    costs = told[told.index("a million products") :].splitlines()
+    assert costs[0].split()[-4:] == ["time", "an", "hour", "cost"]
+    assert [(line.split()[0], line.split()[-2]) for line in costs[1:4]] == [
+        ("baseline", "0.10"),
+        ("tiny-llama", "2.50"),
+        ("tiny-falcon", "2.50"),
+    ]
+    assert shelfwise(["compare", *named, "--price-per-hour", "cheap"]) == 2
+    assert "'cheap' is no price" in capsys.readouterr().err
     assert shelfwise(["compare", named[0]]) == 2
     assert "two different run folders" in capsys.readouterr().err

@@ -139,6 +139,55 @@ def test_a_report_comes_back_as_it_was(model_run: tuple[Path, Evaluation]) -> No
     assert stored["facts"]["split"] == "random"
 
 
+def test_a_report_of_an_earlier_version_is_read_without_what_it_lacks(
+    model_run: tuple[Path, Evaluation], tmp_path: Path
+) -> None:
+    stored = json.loads((model_run[1].folder / "report.json").read_text())
+    del stored["leakage"], stored["facts"]["hardware"], stored["facts"]["command"], stored["facts"]["train_rows"]
+    for standing in stored["standings"]:
+        del standing["intervals"], standing["bands"]
+        if standing["decisions"]:
+            del standing["decisions"]["types"]
+    (tmp_path / "report.json").write_text(json.dumps(stored))
+    found = Evaluation.load(tmp_path)
+    assert found.subject.scores == model_run[1].subject.scores
+    assert found.leakage is found.subject.intervals is None
+    assert found.subject.bands == ()
+    assert found.subject.decisions is not None
+    assert found.subject.decisions.types == ()
+
+
+def test_every_classifier_is_judged_with_intervals_bands_and_type_by_type(model_run: tuple[Path, Evaluation]) -> None:
+    _, found = model_run
+    majority, *classifiers = found.standings
+    assert majority.intervals is None
+    assert majority.bands == ()
+    for standing in classifiers:
+        assert standing.intervals is not None
+        assert standing.intervals.macro_f1.low <= standing.scores.macro_f1 <= standing.intervals.macro_f1.high
+        assert standing.intervals.hierarchical_f1 is not None
+        assert {band.group for band in standing.bands} == {"names", "brand", "frequency", "length"}
+        assert standing.decisions is not None
+        assert sum(each.accepted for each in standing.decisions.types) == standing.decisions.accepted > 0
+
+
+def test_leakage_between_training_and_test_stands_in_the_report(tmp_path: Path) -> None:
+    doubled = write_catalogue(tmp_path / "doubled.csv", [row for row in rows() for _ in range(2)])
+    found = evaluate(lay_out(tmp_path / "run", doubled))
+    assert found.leakage is not None
+    assert ("same_product", True) in {(note.kind, note.serious) for note in found.leakage}
+    assert all(0 < len(note.examples) <= 3 for note in found.leakage)
+    assert Evaluation.load(found.folder).leakage == found.leakage
+
+
+def test_a_clean_split_has_no_leakage_and_on_other_rows_it_is_unknown(tmp_path: Path) -> None:
+    words = ["Aardvark", "Buffalo", "Cheetah", "Dolphin", "Elephant", "Flamingo", "Gorilla", "Hedgehog", "Iguana"]
+    apart = [(f"{word} {word[::-1]}", "", "", "", "Rice" if i % 2 else "Soap") for i, word in enumerate(words)]
+    run = lay_out(tmp_path / "run", write_catalogue(tmp_path / "apart.csv", apart))
+    assert evaluate(run).leakage == ()
+    assert evaluate(run, write_catalogue(tmp_path / "other.csv", apart[:4])).leakage is None
+
+
 @pytest.mark.parametrize("change", [{"format": 9}, {"standings": []}, {"facts": {}}, {"against_baseline": 3}])
 def test_a_report_that_was_tampered_with_is_not_read(
     model_run: tuple[Path, Evaluation], tmp_path: Path, change: dict[str, object]
@@ -265,7 +314,12 @@ def test_the_command_prints_the_table_and_where_the_report_is(
     assert shelfwise(["evaluate", str(baseline_run)]) == 0
     told = capsys.readouterr().out
     assert "44 held-out products of products.csv, 4 inventory types" in told
-    assert "most frequent type" in told
+    assert "most frequent" in told
+    found = Evaluation.load(baseline_run / "evaluation").subject
+    assert found.intervals is not None
+    assert f"{found.intervals.macro_f1.low:.3f} to {found.intervals.macro_f1.high:.3f}" in told
+    assert [band.title in told for band in found.bands] == [True] * len(found.bands) != []
+    assert "Leakage, to be known: 44 test products that differ from one of training or validation" in told
     assert told.rstrip().endswith("report.html")
 
 

@@ -77,6 +77,7 @@ def test_the_file_holds_the_catalogues_rows_and_is_a_catalogue_itself(tmp_path: 
     assert row[5] == "Rice"
     assert len(table) == 1 + len(found.suspects)
     assert len(read_catalogue(out).labelled) == len(found.suspects)
+    assert shelfwise(["check", str(out)]) == 0
 
 
 def test_rows_that_differ_from_their_names_other_rows_are_conflicting_names(tmp_path: Path) -> None:

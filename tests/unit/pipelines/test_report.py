@@ -9,19 +9,23 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from shelfwise.labels import Labels, Taxonomy
-from shelfwise.metrics import Paired, Ranked
+from shelfwise.labels import Labels
+from shelfwise.metrics import Interval, Paired
 from shelfwise.pipelines import figures, insights, pages, report
+from shelfwise.pipelines.details import Grid
 from shelfwise.pipelines.evaluate import evaluate
-from shelfwise.pipelines.evaluation import Evaluation, Grid
-from shelfwise.pipelines.scoring import Answers, Rows, majority
-from shelfwise.records import Product
+from shelfwise.pipelines.evaluation import Evaluation, LeakageNote, TypePromise
+from shelfwise.pipelines.pages import Line
+from shelfwise.pipelines.report_rows import band_groups, type_rows
+from shelfwise.pipelines.scoring import Rows
+from support.answers import answers_of, products
 from support.evaluations import NASTY, answering, lay_out, rows, write_catalogue
 
+FEW = Rows.of(products(["a", "a", "a", "b", "c", "c"]), Labels(("a", "b", "c")), None)
+FOUR = ([answers_of(FEW, [1, 1, 2, 1, 0, 2])], FEW)
 VOID = {"meta", "br", "input", "img", "line", "circle", "polyline"}
 
 
@@ -120,7 +124,11 @@ def test_the_page_loads_nothing_and_runs_only_its_own_script(evaluated: tuple[Ev
     page = Page(text)
     assert not {"link", "img", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in page.tags}
     attributes = list(page.attributes())
-    assert not [value for name, value in attributes if name in {"src", "href", "action", "srcset"} or name[:2] == "on"]
+    assert not [value for name, value in attributes if name in {"src", "action", "srcset"} or name[:2] == "on"]
+    links = [value for name, value in attributes if name == "href"]
+    places = {value for name, value in attributes if name == "id"}
+    assert links
+    assert all(link.startswith("#") and link[1:] in places for link in links)  # within the page, and to what is there
     assert "url(" not in text
     assert "@import" not in text
     script = text.split("<script>")[1].split("</script>")[0]
@@ -131,9 +139,77 @@ def test_the_page_loads_nothing_and_runs_only_its_own_script(evaluated: tuple[Ev
 
 def test_every_type_with_a_product_has_its_line(evaluated: tuple[Evaluation, str]) -> None:
     found, text = evaluated
-    body = text.split('<table class="types">')[1].split("</table>")[0]
+    body = text.split('<table class="types sortable" id="types">')[1].split("</table>")[0]
     assert body.count("<tr data-text=") == 4
     assert found.facts.n_labels == 4
+
+    assert [row.scores.support for row in type_rows(insights.details(*FOUR), ())] == [3, 2, 1]
+
+
+def test_a_type_shows_what_became_of_its_accepted_answers(evaluated: tuple[Evaluation, str]) -> None:
+    found, text = evaluated
+    assert found.subject.decisions
+    assert found.subject.decisions.types
+    body = text.split('id="types">')[1].split("</table>")[0]
+    for held in found.subject.decisions.types:
+        row = re.search(
+            rf'data-value="{held.accepted}">{held.accepted}</td>\s*<td[^>]*data-value="{held.verdict}">', body
+        )
+        assert row, held
+        assert f"<small>{held.right} right</small>" in body
+
+
+def test_broken_promises_are_listed_by_name(evaluated: tuple[Evaluation, str]) -> None:
+    found, _ = evaluated
+    decisions = found.subject.decisions
+    assert decisions
+    broken = TypePromise("Rice <br>", 90, 60, Interval(0.56, 0.75), "broken")
+    held = TypePromise("Rice, Ready", 90, 88, Interval(0.92, 0.99), "kept")
+    subject = replace(found.subject, decisions=replace(decisions, types=(broken, held)))
+    text = report.render(replace(found, standings=(*found.standings[:-1], subject)), insights.details(*FOUR))
+    told = "".join(Page(text).text)
+    assert "Of the 2 types with an accepted answer the promise is kept for 1 and broken for 1. The table" in told
+    assert "Rice <br>9067%56 to 75%" in told
+    assert "Rice, Ready90" not in told
+
+
+def test_the_page_tells_of_leakage_of_none_and_of_not_looking(evaluated: tuple[Evaluation, str]) -> None:
+    found, _ = evaluated
+    note = LeakageNote("same_product", "test products that <b>training</b> has", 7, True, ("x.csv:3: <i>Rice</i>",))
+
+    def told(leakage: tuple[LeakageNote, ...] | None) -> str:
+        text = report.render(replace(found, leakage=leakage), insights.details(*FOUR))
+        return "".join(Page(text).text)
+
+    assert "The gate found nothing" in told(())
+    assert "not looked for: the training rows are out of reach" in told(None)
+    shown = told((note,))
+    assert "7 test products that <b>training</b> has: makes the numbers too good" in shown
+    assert "x.csv:3: <i>Rice</i>" in shown
+
+
+def test_bands_of_the_run_stand_above_those_of_its_baseline(evaluated: tuple[Evaluation, str]) -> None:
+    found, text = evaluated
+    lines = [Line(each.name, "red", each, None) for each in found.standings]
+    groups = band_groups(lines)
+    shown = [(row.title, row.n) for group in groups for row in group.rows]
+    assert sorted(shown) == sorted((band.title, band.n) for band in found.subject.bands)
+    assert len(shown) > 2
+    for group in groups:
+        for row in group.rows:
+            assert [line.standing.kind for line, _ in row.bars] == ["model", "baseline"]
+    told = " ".join(" ".join(Page(text).text).split())
+    assert all(title in told for title, _ in shown)
+
+
+def test_the_page_says_how_to_make_it_again(evaluated: tuple[Evaluation, str]) -> None:
+    found, _ = evaluated
+    facts = replace(
+        found.facts, command="shelfwise train 'a <b>.csv'\nshelfwise evaluate run", hardware="Abacus, 2 rods"
+    )
+    told = "".join(Page(report.render(replace(found, facts=facts), insights.details(*FOUR))).text)
+    assert facts.command in told
+    assert facts.hardware in told
 
 
 def with_numbers(found: Evaluation, model: float, baseline: float, paired: Paired) -> Evaluation:
@@ -194,59 +270,6 @@ def test_the_headline_never_hides_a_difference(
 )
 def test_numbers_are_written_as_one_reads_them(shown: str, expected: str) -> None:
     assert shown == expected
-
-
-def products(labels: list[str]) -> list[Product]:
-    return [Product(i, f"x.csv:{i + 2}", f"Thing {i}", label, text=f"Thing {i}") for i, label in enumerate(labels)]
-
-
-def answers_of(rows: Rows, predictions: list[int]) -> Answers:
-    from shelfwise.calibration import Calibration
-
-    n = len(predictions)
-    ranked = Ranked(np.array(predictions)[:, None], np.linspace(1, 0.5, n, dtype=np.float32)[:, None], np.zeros(n))
-    return Answers("model", "m", ranked, Calibration(), 1.0, np.full(n, 3), np.zeros(n, np.bool_))
-
-
-def test_confusions_are_ranked_by_number_with_examples_of_their_own() -> None:
-    rows = Rows.of(products(["a", "a", "a", "b", "c", "c"]), Labels(("a", "b", "c")), None)
-    found = insights.confusions(answers_of(rows, [1, 1, 2, 1, 0, 2]), rows)
-    assert [(c.true, c.predicted, c.count, c.support) for c in found] == [
-        ("a", "b", 2, 3),
-        ("a", "c", 1, 3),
-        ("c", "a", 1, 2),
-    ]
-    assert found[0].examples == ("Thing 0", "Thing 1")
-
-
-def test_the_grid_is_by_category_where_there_is_one_and_loses_no_row() -> None:
-    names = [f"t{i:02}" for i in range(40)]
-    products_ = products(names * 2)
-    answered = [*range(40), *range(1, 40), 0]
-    taxonomy = Taxonomy({name: ((f"category {i // 8}", "", 1),) for i, name in enumerate(names)})
-    with_categories = Rows.of(products_, Labels(tuple(names), taxonomy), None)
-    grid = insights.grid(answers_of(with_categories, answered), with_categories)
-    assert (grid.level, len(grid.names)) == ("category", 5)
-    assert np.sum(grid.counts) == 80
-    assert np.trace(np.array(grid.counts)) == 80 - 5
-    without = Rows.of(products_, Labels(tuple(names)), None)
-    grid = insights.grid(answers_of(without, answered), without)
-    assert (grid.level, len(grid.names), grid.names[-1]) == ("type", insights.SHOWN_TYPES, insights.OTHERS)
-    assert np.sum(grid.counts) == 80
-
-
-def test_coverage_counts_the_surest_answers_first() -> None:
-    found = insights.coverage(np.array([0.2, 0.9, 0.6, 0.4]), np.array([False, True, True, False]))
-    assert found == ((0.25, 1.0), (0.5, 1.0), (0.75, pytest.approx(2 / 3)), (1.0, 0.5))
-
-
-def test_the_majority_ranks_types_by_their_number() -> None:
-    rows = Rows.of(products(["b", "b", "b", "a", "a", "z"]), Labels(("a", "b", "c")), None)
-    found = majority(rows)
-    assert found.predictions.tolist() == [1] * 6
-    assert found.ranked.answers[0].tolist() == [1, 0, 2]
-    assert found.ranked.of_truth[-1] == -np.inf  # z is unknown
-    assert found.confidence[0] == pytest.approx(0.6)
 
 
 @pytest.mark.filterwarnings("error")
