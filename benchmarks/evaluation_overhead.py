@@ -26,7 +26,7 @@ MEASURING = "measuring, all of it"
 PREDICTIONS = "predictions"
 PARTS = {
     "reading the catalogue, the split and the run": ("evaluate", "settle"),
-    "leakage between training and test": ("evaluate", "watch_leakage"),
+    "leakage, as found before training": ("evaluate", "_leakage"),
     "rows and their known names": ("evaluate", "_rows"),
     "loading the classifier": ("evaluate.Classifier", "load"),
     PREDICTIONS: ("evaluate", "answer"),

@@ -75,7 +75,7 @@ class TrainingConfig(_Strict):
     # Over several processes. ddp: the model whole on each; fsdp: cut into pieces (FSDP2), full and lora only; auto: cut
     # for full, and for lora where one GPU can't hold it.
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"
-    # Rows without padding, side by side in tiles (modeling/packed): auto takes it on a GPU, for the layers that it knows.
+    # Rows without padding, side by side in tiles (modeling/packed); auto: on a GPU, for the layers that it knows.
     packed: bool | Literal["auto"] = "auto"
     fp8_base: bool = False  # lora, packed, on a GPU that has fp8: frozen weights and their products in 8 bits
     evaluations_per_epoch: int = Field(1, ge=0)  # each also saves a checkpoint; 0: only the last weights are kept

@@ -23,9 +23,15 @@ def register(app: typer.Typer) -> None:
 def command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
     source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="CSV, TSV, JSON Lines, Parquet or XLSX file of products.")
+        Path,
+        typer.Argument(
+            metavar="INPUT", help="CSV, TSV, JSON Lines, Parquet or XLSX file of products; a folder, or a '*' pattern."
+        ),
     ],
-    out: Annotated[Path, typer.Option(metavar="OUTPUT", help="File to write: .csv, .tsv, .jsonl, .parquet or .xlsx.")],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="OUTPUT", help="File to write: .csv, .tsv, .jsonl, .parquet, .xlsx; text also .gz, .zst."),
+    ],
     top_k: Annotated[int, typer.Option(min=1, help="How many types to list for each product.")] = 3,
     product: _shared.ProductColumn = None,
     brand: _shared.BrandColumn = None,
@@ -34,10 +40,19 @@ def command(
     baseline: Annotated[bool, typer.Option("--baseline", help="Ask the run's linear baseline instead.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
     precision: Annotated[_shared.Precision, typer.Option(help="Of the model's arithmetic.")] = _shared.Precision.auto,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the output and its rejects file.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the unfinished job of the same call, where there is one.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite the output and its rejects file, and drop an unfinished job.")
+    ] = False,
     as_json: _shared.JsonOption = False,
 ) -> None:
     """Classify every product of a file, however large.
+
+    INPUT may be a folder, or a pattern in quotes as in 'feeds/*.csv.gz': then OUTPUT is a folder that gets a file for
+    each, or one file with the rows of all. A job that was stopped, even by a kill, goes on with --resume from the last
+    finished part, and its output is that of an unbroken one, byte by byte.
 
     The output holds the input's columns, then predicted_type, confidence, decision, level, top_k, path, sure_path and
     model. Rows that can't be classified go to OUTPUT's name with the ending .rejects.csv, with the reason.
@@ -55,6 +70,7 @@ def command(
             device=device,
             precision=precision.value,
             force=force,
+            resume=resume,
             progress=progress,
         )
     if as_json:
@@ -69,8 +85,13 @@ def _progress(rows: int | None) -> Iterator[Callable[[int], None]]:
     bar = _shared.progress_bar("{task.completed:,} rows{task.fields[rate]}")
     with bar:
         task = bar.add_task("loading", total=None, rate="")
+        begun = False
 
         def report(done: int) -> None:
+            nonlocal begun
+            if not begun:  # the first rows may be those of an earlier call, which say nothing of the rate
+                begun = True
+                bar.reset(task, completed=done, total=rows)
             speed = bar.tasks[task].speed
             rate = f", {speed:,.0f} rows/s" if speed else ""
             bar.update(task, description="predicting", total=rows, completed=done, rate=rate)
@@ -78,16 +99,24 @@ def _progress(rows: int | None) -> Iterator[Callable[[int], None]]:
         yield report
 
 
+def _where(summary: PredictionSummary) -> str:
+    return str(summary.rejects) if summary.files == 1 else f"{summary.rejects} (*.rejects.csv)"
+
+
 def _print(summary: PredictionSummary) -> None:
     """The summary for people; every rejected row is in the rejects file, the first ones also here."""
     typer.echo(f"{summary.out}: {summary.rows:,} rows by {summary.model} in {summary.seconds:,.1f} s")
+    if summary.files > 1:
+        typer.echo(f"  {summary.files:,} files written")
+    if summary.resumed:
+        typer.echo(f"  {summary.resumed:,} rows were done already")
     typer.echo(f"  {summary.predicted:,} predicted, {summary.scored:,} different texts scored")
     review = summary.predicted - summary.accepted
     typer.echo(f"  {summary.accepted:,} accepted ({summary.accepted_share:.1%}), {review:,} to review")
     for ours, name in summary.renamed.items():
         typer.echo(f"  the input has a column '{ours}' of its own, so ours is '{name}'")
     if summary.rejects is not None:
-        typer.echo(f"  {summary.rejected:,} rejected, all in {summary.rejects}:")
+        typer.echo(f"  {summary.rejected:,} rejected, all in {_where(summary)}:")
         for reject in summary.first_rejects:
             typer.echo(f"    {reject.source}: {reject.reason}")
         if summary.rejected > len(summary.first_rejects):

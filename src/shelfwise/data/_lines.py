@@ -1,14 +1,13 @@
-"""Lines of UTF-8 text, plain or gzipped, each with its number in the file; anything else is refused by line."""
+"""Lines of UTF-8 text, plain or compressed, each with its number in the file; anything else is refused by line."""
 
 from __future__ import annotations
 
 import gzip
-import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
 
+from shelfwise.data.compression import NAMES, compression_of, open_plain
 from shelfwise.errors import CatalogueError
 
 MAX_LINE = 1 << 24  # bytes; a longer one is a file of another kind, and would be held in memory whole
@@ -22,10 +21,11 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
         (line number from 1, text with its line end). A byte order mark is dropped.
 
     Raises:
-        CatalogueError: not UTF-8, NUL bytes, a line without end, a damaged gzip file; names the line.
+        CatalogueError: not UTF-8, NUL bytes, a line without end, a damaged archive; names the line.
     """
     number = 0
-    with _open(path) as stream:
+    compression = compression_of(path)
+    with open_plain(path) as stream:
         try:
             while raw := stream.readline(MAX_LINE + 1):
                 number += 1
@@ -37,13 +37,12 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
                 f"{path}:{number + 1}: the gzip file is damaged from here on ({error}). Copy it again."
             ) from error
         except OSError as error:
+            if compression is not None and error.errno is None:  # what Arrow says of a cut or damaged file
+                raise CatalogueError(
+                    f"{path}:{number + 1}: the {NAMES[compression]} file is damaged from here on ({error}). Copy it "
+                    "again."
+                ) from error
             raise CatalogueError(f"{path}:{number + 1}: can't be read ({error.strerror or error}).") from error
-
-
-def _open(path: Path) -> BinaryIO:
-    if path.suffix.lower() == ".gz":
-        return cast("BinaryIO", io.BufferedReader(gzip.GzipFile(path)))
-    return path.open("rb")
 
 
 def _text(raw: bytes, path: Path, number: int) -> str:

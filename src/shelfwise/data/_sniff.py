@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 from typing import Literal
 
+from shelfwise.data.compression import NAMES, SIGNATURES, UNPACK, Compression, compression_of, plain_name
 from shelfwise.errors import CatalogueError, did_you_mean
 
 Format = Literal["csv", "tsv", "jsonl", "parquet", "xlsx"]
@@ -29,7 +30,7 @@ _SIGNATURES: tuple[tuple[bytes, str, str | None], ...] = (
     (b"PK\x03\x04", "a ZIP archive, as Excel's .xlsx files are", ".xlsx"),
     (b"\x1f\x8b", "a gzip file", ".gz"),
     (b"\xd0\xcf\x11\xe0", "an Excel file of the old .xls kind, or one with a password", None),
-    (b"\x28\xb5\x2f\xfd", "a Zstandard archive", None),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard file", ".zst"),
     (b"BZh", "a bzip2 archive", None),
     (b"%PDF", "a PDF document", None),
     (b"SQLite format 3\x00", "an SQLite database", None),
@@ -47,17 +48,18 @@ def format_of(path: Path) -> Format:
             are those of another kind of file.
     """
     _require_file(path)
-    gzipped = path.suffix.lower() == ".gz"
-    suffix = (path.with_suffix("") if gzipped else path).suffix.lower()
+    compression = compression_of(path)
+    suffix = plain_name(path).suffix.lower()
     found = _FORMATS.get(suffix)
     if found is None:
         what = f"'{path.suffix}' is no format that can be read" if path.suffix else "the name has no suffix"
         near = did_you_mean(suffix, _FORMATS) if suffix else ""
         raise CatalogueError(
-            f"{path}: {what}.{near} Readable are {', '.join(_FORMATS)}; .csv, .tsv and .jsonl also as .gz."
+            f"{path}: {what}.{near} Readable are {', '.join(_FORMATS)}; .csv, .tsv and .jsonl also as .gz or .zst."
         )
-    if gzipped and found not in _TEXT:
-        raise CatalogueError(f"{path}: a {suffix} file is compressed already. Unpack it first: gunzip {path.name}")
+    if compression and found not in _TEXT:
+        unpack = f"{UNPACK[compression]} {path.name}"
+        raise CatalogueError(f"{path}: a {suffix} file is compressed already. Unpack it first: {unpack}")
     try:
         with path.open("rb") as stream:
             head = stream.read(64)
@@ -65,7 +67,7 @@ def format_of(path: Path) -> Format:
         raise CatalogueError(f"{path}: can't be read ({error.strerror or error}).") from error
     if not head:
         raise CatalogueError(f"{path}: the file is empty (0 bytes).")
-    _compare(path, head, found, gzipped)
+    _compare(path, head, found, compression)
     return found
 
 
@@ -91,16 +93,17 @@ def _nearest(path: Path) -> str:
         return ""
 
 
-def _compare(path: Path, head: bytes, named: Format, gzipped: bool) -> None:
+def _compare(path: Path, head: bytes, named: Format, compression: Compression | None) -> None:
     """Refuse a file whose first bytes are not those of what its name says."""
-    expected = b"\x1f\x8b" if gzipped else _OWN.get(named)
+    expected = SIGNATURES[compression] if compression else _OWN.get(named)
     if expected is not None and head.startswith(expected):
         return
     for signature, what, suffix in _SIGNATURES:
         if head.lower().startswith(signature.lower()) if signature[:1] == b"<" else head.startswith(signature):
             raise CatalogueError(f"{path}: this is {what}, not what its name says. {_mend(path, suffix)}")
     if expected is not None:
-        what = "a gzip file" if gzipped else {"parquet": "a Parquet file", "xlsx": "an Excel file"}[named]
+        own = {"parquet": "a Parquet file", "xlsx": "an Excel file"}
+        what = f"a {NAMES[compression]} file" if compression else own[named]
         raise CatalogueError(f"{path}: not {what}: its first bytes are {head[:4]!r}. If it is text, name it .csv.")
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise CatalogueError(
@@ -112,6 +115,6 @@ def _compare(path: Path, head: bytes, named: Format, gzipped: bool) -> None:
 def _mend(path: Path, suffix: str | None) -> str:
     if suffix is None:
         return "Save the products as CSV (UTF-8) or .xlsx."
-    if suffix == ".gz":
-        return f"Rename it to {path.name}.gz"
+    if suffix in (".gz", ".zst"):
+        return f"Rename it to {path.name}{suffix}"
     return f"Rename it to {path.with_suffix(suffix).name}"

@@ -40,7 +40,7 @@ def open_rows(path: Path) -> RowStream:
     """Open a file of products. Memory stays flat however long the file is, save for XLSX.
 
     Args:
-        path: .csv, .tsv, .jsonl, .ndjson, .parquet or .xlsx; the text formats also with .gz behind. UTF-8.
+        path: .csv, .tsv, .jsonl, .ndjson, .parquet or .xlsx; the text formats also with .gz or .zst behind. UTF-8.
 
     Raises:
         CatalogueError: no such file, not of the kind that its name says, no header, no row, or a header that names a

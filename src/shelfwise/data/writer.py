@@ -79,7 +79,9 @@ def defuse(text: str) -> str:
     return text
 
 
-def open_writer(stream: IO[bytes], target: Path, columns: Sequence[Column]) -> AbstractContextManager[Write]:
+def open_writer(
+    stream: IO[bytes], target: Path, columns: Sequence[Column], *, heading: bool = True
+) -> AbstractContextManager[Write]:
     """Write rows into an open stream.
 
     Args:
@@ -87,6 +89,7 @@ def open_writer(stream: IO[bytes], target: Path, columns: Sequence[Column]) -> A
         target: the file that the stream will become: its suffix gives the format, its name stands in messages, and
             XLSX keeps its rows in a hidden folder beside it until it is closed.
         columns: what each row holds, in this order.
+        heading: CSV and TSV begin with the columns' names; False where rows are to stand behind earlier ones.
 
     Returns:
         A context that gives the function to write rows with. Leaving it completes the file; leaving it with an error
@@ -104,7 +107,7 @@ def open_writer(stream: IO[bytes], target: Path, columns: Sequence[Column]) -> A
         return _parquet(stream, columns)
     if chosen == "jsonl":
         return _jsonl(stream, columns)
-    return _delimited(stream, columns, "\t" if chosen == "tsv" else ",")
+    return _delimited(stream, columns, "\t" if chosen == "tsv" else ",", heading)
 
 
 def _ranking_text(ranking: Sequence[tuple[str, float]]) -> str:
@@ -139,7 +142,7 @@ _ARROW: dict[Kind, Callable[[Any], object]] = {
 
 
 @contextmanager
-def _delimited(stream: IO[bytes], columns: Sequence[Column], delimiter: str) -> Iterator[Write]:
+def _delimited(stream: IO[bytes], columns: Sequence[Column], delimiter: str, heading: bool) -> Iterator[Write]:
     renderers = [_FLAT[column.kind] for column in columns]
 
     def write(rows: Sequence[Sequence[Cell]]) -> None:
@@ -151,7 +154,8 @@ def _delimited(stream: IO[bytes], columns: Sequence[Column], delimiter: str) -> 
         csv.writer(text, delimiter=delimiter, lineterminator="\r\n").writerows(rows)
         stream.write(text.getvalue().encode())
 
-    put([[defuse(column.name) for column in columns]])
+    if heading:
+        put([[defuse(column.name) for column in columns]])
     yield write
 
 

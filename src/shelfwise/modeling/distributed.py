@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from shelfwise import processes
-from shelfwise.errors import InputError, ShelfwiseError
+from shelfwise.errors import InputError, ShelfwiseError, WorkError
 from shelfwise.modeling import hardware
 from shelfwise.modeling.batching import Item
 from shelfwise.prompts import IGNORE_INDEX
@@ -28,6 +28,7 @@ from shelfwise.prompts import IGNORE_INDEX
 _Value = TypeVar("_Value")
 # The first process may download a base model for the others. One that dies is noticed at once, by its closed sockets.
 _TIMEOUT = timedelta(hours=2)
+_GLOO_LOST = ("closed by peer", "reset by peer")  # it has no class of its own for this
 _BUCKET = 2**24  # gradients averaged at once: 64 MiB of fp32 keeps the links busy and costs little beside a model
 
 
@@ -63,6 +64,11 @@ class Joined:
             dist.destroy_process_group()
         elif not self._is_first_to_fail():
             raise SystemExit(error.exit_status if isinstance(error, ShelfwiseError) else 1)
+        elif _is_of_a_lost_process(error):
+            raise WorkError(
+                "Another process of this run has ended without a word: killed, or out of the machine's memory; the "
+                "launcher says which. Checkpoints written before are kept: go on with --resume."
+            ) from error
 
     def _is_first_to_fail(self) -> bool:
         """Whether this process has to say why: the others fail for the same reason, or because this one is gone."""
@@ -71,6 +77,11 @@ class Joined:
         except dist.DistError:  # the store went with the process that held it
             return False
         return first
+
+
+def _is_of_a_lost_process(error: BaseException) -> bool:
+    gloo = isinstance(error, RuntimeError) and any(words in str(error) for words in _GLOO_LOST)
+    return gloo or isinstance(error, dist.DistError)
 
 
 def device_of(wanted: str) -> torch.device:

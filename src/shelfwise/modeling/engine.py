@@ -103,7 +103,6 @@ class Engine:
             logits = sharding.within_forward(self.model, score)
         return torch.log_softmax(logits.float(), dim=-1)
 
-
     def packed_logits(
         self, padded: Tensor, lengths: Sequence[int], kept: Sequence[tuple[int, int]], *, compiled: bool
     ) -> Tensor:

@@ -20,54 +20,24 @@ _USABLE = 0.9
 _NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 # Micro-batches under this many tokens leave a GPU's matrix units waiting (docs/lab-notes.md).
 GOOD_TOKENS = 4096
+TILE = 64  # tokens, the shortest of `packed.tiles.TILE_LENGTHS`
 METHODS: tuple[Method, ...] = ("full", "lora", "qlora")
 
 Optimizer = Literal["adamw", "adamw_bf16"]
 Path = Literal["padded", "packed"]  # how the layers are run: transformers' own on padded rows, or `modeling.packed`
 
 
-@dataclass(frozen=True, slots=True)
-class Coefficients:
-    """What a way of running the layers keeps until the backward pass, in numbers that are fitted to measured peaks.
-
-    Activations are counted in tensors of the computation's dtype, per token and layer.
-    """
-
-    hidden: float  # tensors as wide as the model: norms, q, k, v, attention out, residuals
-    intermediate: float  # tensors as wide as the MLP, whether it has a gate or not
-    up_map: float  # further such tensors for each map from hidden to intermediate: its output
-    logits: float  # share of a micro-batch's tokens that get logits over the vocabulary; `completion` only
-    adapter_weights: int  # bytes of each number of an adapter; likewise the next two
-    adapter_gradients: int
-    adapter_moments: int
-    fixed: int = 0  # bytes that neither model nor batch decides: libraries' workspaces
-
-
-COEFFICIENTS: dict[Path, Coefficients] = {
-    # 10 hidden-wide and 2 + up_maps intermediate-wide tensors, all times 1.15 for adapters' own tensors and fp32 norms:
-    # Falcon-7B comes to 1.18 times LLaMA2-7B, where the measured peaks differ by 1.15 (docs/lab-notes.md). Adapters are
-    # fp32 with a copy in half precision. The micro-batch with the longest row has targets in nearly every column.
-    "padded": Coefficients(
-        hidden=11.5,
-        intermediate=2.3,
-        up_map=1.15,
-        logits=1.0,
-        adapter_weights=6,
-        adapter_gradients=4,
-        adapter_moments=8,
-    ),
-    # A prototype without padding, layers compiled and adapters in bf16, at 512 rows of 12 tokens on an H100: 38 GiB for
-    # LLaMA2-7B, 43 GiB for Falcon-7B. That is 0.71 of what the padded path keeps, for both.
-    "packed": Coefficients(
-        hidden=8.2,
-        intermediate=1.63,
-        up_map=0.82,
-        logits=0.5,
-        adapter_weights=2,
-        adapter_gradients=2,
-        adapter_moments=4,
-    ),
-}
+# Padded path: what it keeps until the backward pass, in tensors of the computation's dtype per token and layer. 10
+# hidden-wide and 2 + up_maps intermediate-wide ones, all times 1.15 for adapters' own tensors and fp32 norms: Falcon-7B
+# comes to 1.18 times LLaMA2-7B, where the measured peaks differ by 1.15 (docs/lab-notes.md).
+_PADDED_HIDDEN, _PADDED_INTERMEDIATE, _PADDED_UP = 11.5, 2.3, 1.15
+# Packed path with a four-bit base: the factors of the blocks are kept in fp32, one every 64 weights.
+_NF4_PACKED_BYTES = _NF4_BYTES + 4 / 64
+# Packed path: workspaces, and the temporaries of a layer's backward pass.
+_PACKED_FIXED = GIB // 2
+# Packed path: a micro-batch's tokens, should its rows be long ones, and the gaps that its tiles leave
+# (docs/lab-notes.md).
+_DEVIATIONS, _GAPS = 3, 1.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +52,8 @@ class Shape:
     up_maps: int  # maps of a layer from hidden to intermediate: 2 with a gated MLP (SwiGLU), 1 without
     layers: int
     vocabulary: int
+    norms: int  # of a layer
+    qkv: int  # outputs of a layer's query, key and value maps together
 
     @classmethod
     def of(cls, config: Any, model_class: Any) -> Shape:
@@ -102,6 +74,14 @@ class Shape:
             up_maps=up_maps // config.num_hidden_layers,
             layers=config.num_hidden_layers,
             vocabulary=config.vocab_size,
+            norms=sum(type(m).__name__.endswith("Norm") for m in model.modules()) // config.num_hidden_layers,
+            qkv=sum(
+                m.out_features
+                for m in maps
+                if m.in_features == hidden and (m.in_features, m.out_features) != (hidden, intermediate)
+            )
+            // config.num_hidden_layers
+            - hidden,  # the map out of attention
         )
 
 
@@ -160,25 +140,38 @@ def estimate(
         objective: `completion` also keeps logits over the vocabulary.
         path: how the layers are run.
     """
-    fitted = COEFFICIENTS[path]
     half = 2 if low_precision else 4
     if method == "full":
         weights, gradients, moments = _full(shape, optimizer, low_precision)
     else:
         numbers = rank * shape.linear_features
         rest = shape.parameters - shape.linear_parameters
-        base = _NF4_BYTES * shape.linear_parameters if method == "qlora" else half * shape.linear_parameters
-        weights = int(base + half * rest + fitted.adapter_weights * numbers)
-        gradients, moments = fitted.adapter_gradients * numbers, fitted.adapter_moments * numbers
-    inside = int(
-        half
-        * (fitted.hidden * shape.hidden + (fitted.intermediate + fitted.up_map * shape.up_maps) * shape.intermediate)
-    )
+        four_bit = _NF4_BYTES if path == "padded" else _NF4_PACKED_BYTES
+        base = (four_bit if method == "qlora" else half) * shape.linear_parameters
+        # Adapters are fp32. The padded path's autocast keeps a copy of them in half precision.
+        weights = int(base + half * rest + (4 + half if path == "padded" else 4) * numbers)
+        gradients, moments = 4 * numbers, 8 * numbers
+    inside = half * _inside(shape, path)
     kept = shape.layers * half * shape.hidden + inside if checkpointing else shape.layers * inside
     if objective == "completion":
-        # Logits in the compute dtype and in fp32, their logarithmic softmax and its gradient in fp32.
-        kept += int(fitted.logits * shape.vocabulary * (half + 12))
-    return Estimate(weights, gradients, moments, tokens * kept + fitted.fixed)
+        # Logits in the compute dtype and in fp32, their logarithmic softmax and its gradient in fp32: at all positions,
+        # for the micro-batch with the longest row has targets in nearly every column; packed, at targets alone.
+        kept += int((1.0 if path == "padded" else 0.5) * shape.vocabulary * (half + 12))
+    if path == "padded":
+        return Estimate(weights, gradients, moments, tokens * kept)
+    # Gradients are made while activations are given back, so the larger of the two stands at the peak.
+    activations = tokens * kept + _PACKED_FIXED
+    return Estimate(weights, max(0, gradients - activations), moments, activations)
+
+
+def _inside(shape: Shape, path: Path) -> int:
+    """Numbers that a layer keeps of each token until its backward pass."""
+    if path == "padded":
+        wide = _PADDED_INTERMEDIATE + _PADDED_UP * shape.up_maps
+        return int(_PADDED_HIDDEN * shape.hidden + wide * shape.intermediate)
+    # What each norm takes and gives, queries, keys and values, what attention gives; the up maps' outputs and the
+    # activation. Nothing else is kept (modeling/packed).
+    return (2 * shape.norms + 1) * shape.hidden + shape.qkv + (1 + shape.up_maps) * shape.intermediate
 
 
 def _full(shape: Shape, optimizer: Optimizer, low_precision: bool) -> tuple[int, int, int]:
@@ -217,8 +210,17 @@ class Wish:
     on_gpu: bool
     objective: Objective = "head"
     path: Path = "padded"
+    mean_tokens: float = 0.0  # of a row; with its standard deviation it sizes the micro-batches of the packed path
+    spread_tokens: float = 0.0
     processes: int = 1  # that share the batch; `batch_size` is then one's part of it
     sharded: tuple[Method, ...] = ()  # methods whose model is cut over the processes
+
+    def tokens(self, rows: int) -> int:
+        """Tokens of the largest micro-batch of so many rows, padding included."""
+        if self.path == "padded":
+            return rows * self.row_tokens
+        likely = rows * self.mean_tokens + _DEVIATIONS * self.spread_tokens * rows**0.5
+        return min(rows * self.row_tokens, int(_GAPS * likely)) + TILE
 
 
 def usable(free: int) -> int:
@@ -234,7 +236,7 @@ def choose(shape: Shape, wish: Wish, free: int) -> Choice:
     """
     last: Choice | None = None
     for choice in variants(shape, wish, free):
-        good = choice.micro_batch_size * wish.row_tokens >= min(GOOD_TOKENS, wish.batch_size * wish.row_tokens)
+        good = wish.tokens(choice.micro_batch_size) >= min(GOOD_TOKENS, wish.tokens(wish.batch_size))
         if choice.fits and (good or wish.micro_batch_size or not wish.on_gpu):
             return choice
         if last is None or choice.fits or choice.estimate.total < last.estimate.total:
@@ -260,7 +262,7 @@ def _fit(shape: Shape, wish: Wish, method: Method, optimizer: Optimizer, checkpo
         return estimate(
             shape,
             method,
-            tokens=rows * wish.row_tokens,
+            tokens=wish.tokens(rows),
             low_precision=wish.low_precision,
             optimizer=optimizer,
             rank=wish.rank,

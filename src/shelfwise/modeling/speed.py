@@ -47,12 +47,12 @@ GPUS: dict[str, Gpu] = {
     )
 }
 
-# Tokens/s of BigBasket's rows, padding not counted, as a share of what the ceiling allows: on an H100, micro-batches
-# of 128 or 256 rows (benchmarks/results/true_size_*.json; a test holds them against it). `packed`: the prototype of
-# docs/lab-notes.md, LoRA, 17,247 tokens/s of 30,500.
+# Tokens/s of BigBasket's rows, padding not counted, as a share of what the ceiling allows, on an H100. Padded:
+# micro-batches of 128 or 256 rows (benchmarks/results/true_size_*.json). Packed: 512 or 672 rows, the slower of both 7B
+# models (benchmarks/results/training_speed_*.json). A test holds them against the files.
 SHARES: dict[Path, dict[Method, float]] = {
     "padded": {"full": 0.19, "lora": 0.14, "qlora": 0.12},
-    "packed": {"lora": 0.56},
+    "packed": {"full": 0.50, "lora": 0.62, "qlora": 0.61},
 }
 
 

@@ -16,6 +16,7 @@ from shelfwise import artifact, metrics
 from shelfwise.bootstrap import Resamples
 from shelfwise.classifier import Classifier
 from shelfwise.config import Precision
+from shelfwise.data.leakage import Leakage, find_leakage
 from shelfwise.data.split import repeated
 from shelfwise.errors import InputError
 from shelfwise.labels import Labels
@@ -24,6 +25,7 @@ from shelfwise.pipelines import (
     card_results,
     evaluation_files,
     insights,
+    leakage_record,
     provenance,
     report,
     robustness,
@@ -42,7 +44,7 @@ from shelfwise.pipelines.evaluation import (
     UnknownType,
 )
 from shelfwise.pipelines.evaluation_task import Task, settle
-from shelfwise.pipelines.run import watch_leakage
+from shelfwise.pipelines.run import tell_leakage
 from shelfwise.pipelines.scoring import Answers, Progress, Rows, answer, majority, most_frequent, standing
 
 
@@ -90,7 +92,8 @@ def evaluate(
         return earlier
     leakage = None
     if task.part == "test":
-        leakage = watch_leakage(task.source, task.splits, task.config, note, strict=strict)
+        leakage = _leakage(task)
+        tell_leakage(leakage, task.source, note, strict=strict)
     rows, known = _rows(task)
     answers, bands, tests = _ask(task, rows, known, progress, perturb=perturb)
     resamples = Resamples.draw(len(rows.products))
@@ -111,6 +114,12 @@ def evaluate(
         card_results.add(run, found)
         trackers.log(run, task.config.trackers, found, step=task.whole("steps") or 0, note=note)
     return found
+
+
+def _leakage(task: Task) -> Leakage:
+    """What leaks between the test part and the others: as found before training, else looked for now."""
+    earlier = leakage_record.earlier(task.run, task.source, task.splits, task.config.text_columns)
+    return find_leakage(task.source, task.splits, task.config.text_columns) if earlier is None else earlier
 
 
 def _promises(found: Evaluation) -> tuple[TypePromise, ...]:

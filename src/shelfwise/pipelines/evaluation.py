@@ -61,7 +61,7 @@ class TypePromise:
     accepted: int  # rows
     right: int  # of the accepted
     interval: Interval  # of the share of right ones; Wilson's
-    verdict: TypeVerdict  # broken: even the upper end of the interval lies under the promise; kept: the share does not
+    verdict: TypeVerdict  # kept: the share is the promise or more; broken: it is less, beyond chance (exact test)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import io
-import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from shelfwise.pipelines.details import Grid
 
-DPI = 160
-CELL_INCHES = 0.58
+if TYPE_CHECKING:
+    from PIL import Image, ImageFont
+
+CELL = 92  # pixels
+MARGIN = 32
 NAME_LENGTH = 40
+NAME_SIZE, SHARE_SIZE, LABEL_SIZE = 23, 20, 23
+SHOWN = 0.005  # shares under it are left empty
 # Okabe and Ito's blue and vermillion (2008, "Color Universal Design"): told apart under every colour blindness.
-RIGHT, WRONG = "#0072B2", "#D55E00"
-INK, MUTED = "#1c2127", "#5b6470"
+RIGHT, WRONG = (0, 114, 178), (213, 94, 0)
+INK, MUTED, PAPER = (28, 33, 39), (91, 100, 112), (255, 255, 255)
 
 
 def grid_png(grid: Grid) -> bytes:
@@ -23,31 +28,60 @@ def grid_png(grid: Grid) -> bytes:
     Returns:
         The bytes of a PNG file.
     """
-    from matplotlib.colors import to_rgb
-    from matplotlib.figure import Figure
+    from PIL import Image, ImageDraw
 
     counts = np.array(grid.counts, np.float64)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    hue = np.where(np.eye(len(counts), dtype=bool)[..., None], to_rgb(RIGHT), to_rgb(WRONG))
-    strength = np.sqrt(share)[..., None]  # small shares of a large row stay visible
     names = [name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…" for name in grid.names]
-    size = CELL_INCHES * len(counts)
-    figure = Figure(figsize=(size, size))
-    axes = figure.add_axes((0, 0, 1, 1))  # the names stand outside; the picture is cut to what is drawn
-    axes.imshow(1 - strength * (1 - hue))
-    # Names are data: a dollar sign in one starts no formula.
-    ticks = range(len(names))
-    axes.set_yticks(ticks, names, parse_math=False)
-    axes.set_xticks(ticks, names, parse_math=False, rotation=45, ha="left", rotation_mode="anchor")
-    axes.tick_params(length=0, labeltop=True, labelbottom=False, labelcolor=INK, labelsize=9)
-    axes.spines[:].set_visible(False)
-    axes.set_ylabel(f"true {grid.level}", color=MUTED)
-    axes.set_xlabel(f"answered {grid.level}  ·  per cent of each row; empty: under 0.5", color=MUTED)
-    for i, j in zip(*np.nonzero(share >= 0.005), strict=True):
-        color = "white" if share[i, j] > 0.45 else INK
-        axes.text(j, i, f"{share[i, j]:.0%}".rstrip("%"), ha="center", va="center", fontsize=8, color=color)
+    font, small = _font(NAME_SIZE), _font(SHARE_SIZE)
+    left = MARGIN + 2 * LABEL_SIZE + round(max((font.getlength(name) for name in names), default=0))
+    slanted = [_text(name, INK, font).rotate(45, Image.Resampling.BICUBIC, expand=True) for name in names]
+    top = MARGIN + 2 * LABEL_SIZE + max((each.height for each in slanted), default=0)
+    right = max([MARGIN, *(each.width - (len(names) - i) * CELL + CELL // 2 for i, each in enumerate(slanted))])
+    size = CELL * len(names)
+    picture = Image.new("RGB", (left + size + right, top + size + MARGIN), PAPER)
+    draw = ImageDraw.Draw(picture)
+    for i, j in zip(*np.nonzero(counts), strict=True):
+        x, y = left + int(j) * CELL, top + int(i) * CELL
+        draw.rectangle((x, y, x + CELL - 1, y + CELL - 1), fill=_shade(share[i, j], RIGHT if i == j else WRONG))
+        if share[i, j] >= SHOWN:
+            ink = PAPER if share[i, j] > 0.45 else INK
+            draw.text((x + CELL / 2, y + CELL / 2), f"{100 * share[i, j]:.0f}", ink, small, anchor="mm")
+    draw.rectangle((left - 1, top - 1, left + size, top + size), outline=MUTED)
+    for i, (name, turned) in enumerate(zip(names, slanted, strict=True)):
+        draw.text((left - 12, top + (i + 0.5) * CELL), name, INK, font, anchor="rm")
+        picture.paste(turned, (left + i * CELL + CELL // 2 - NAME_SIZE // 2, top - 8 - turned.height), turned)
+    label = _text(f"true {grid.level}", MUTED, _font(LABEL_SIZE)).rotate(90, expand=True)
+    picture.paste(label, (MARGIN // 2, top + (size - label.height) // 2), label)
+    about = f"answered {grid.level}  ·  per cent of each row; empty: under 0.5"
+    draw.text((left + size / 2, MARGIN), about, MUTED, _font(LABEL_SIZE), anchor="mm")
     stream = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)  # drawn as a box
-        figure.savefig(stream, dpi=DPI, format="png", bbox_inches="tight", pad_inches=0.2)
+    picture.save(stream, "PNG", compress_level=3)
     return stream.getvalue()
+
+
+def _shade(share: float, hue: tuple[int, int, int]) -> tuple[int, int, int]:
+    """A cell's colour; the root keeps small shares of a large row visible."""
+    strength = float(share) ** 0.5
+    red, green, blue = (round(255 - strength * (255 - part)) for part in hue)
+    return red, green, blue
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """DejaVu Sans, which has Greek, Cyrillic and more, where the machine has it; else Pillow's own Latin letters."""
+    from PIL import ImageFont
+
+    try:
+        return ImageFont.truetype("DejaVuSans.ttf", size)
+    except OSError:
+        return ImageFont.load_default(size)
+
+
+def _text(text: str, color: tuple[int, int, int], font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> Image.Image:
+    """A line of text on nothing, to be turned."""
+    from PIL import Image, ImageDraw
+
+    box = font.getbbox(text)
+    image = Image.new("RGBA", (max(1, round(box[2])), max(1, round(box[3]) + 4)), (*PAPER, 0))
+    ImageDraw.Draw(image).text((0, 0), text, color, font)
+    return image

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 import warnings
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ from shelfwise.modeling.batching import Item
 from shelfwise.modeling.encoding import Encoder
 from shelfwise.modeling.engine import Engine
 from shelfwise.modeling.job import Job, StopRequest, TrainProgress, Validation
-from shelfwise.modeling.packed.model import PackedModel
+from shelfwise.modeling.packed.choice import goes_packed, packed_model
 from shelfwise.modeling.trainer import ShelfwiseTrainer
 from shelfwise.pipelines import shrinking
 from shelfwise.pipelines.run import Hooks, Prepared, TrainedRun, append_metrics, begin, calibrate, targets_of
@@ -80,37 +81,14 @@ def finetune(
         distributed.broadcast_parameters(p for p in model.parameters() if p.requires_grad)
     engine = Engine.of(model, encoder, config.objective, prepared.labels, place, settings.precision)
     if choice.shards == 1 and processes.count() == 1:
-        engine = replace(engine, packed=_packed(config, model, items, place, settings.precision))
+        longest = max(len(item.input_ids) for item in items)
+        engine = replace(engine, packed=packed_model(config, model, longest, place, settings.precision))
     if not resume and processes.is_first():  # only now: a model that can't be loaded leaves no run behind
         begin(out, config, prepared)
     job = _job(config, prepared, items, settings.precision, out, hooks)
     run = _optimise(engine, job, config, out, resume, hooks)
     _save(engine, config, out)
     return run, calibrate(engine, prepared)
-
-
-def _packed(
-    config: TrainConfig, model: Any, items: Sequence[Item], device: torch.device, precision: Precision
-) -> PackedModel | None:
-    """The model without padding, where the configuration and the hardware let it be."""
-    training = config.training
-    wanted = training.packed is True or training.fp8_base
-    if not (wanted or (training.packed == "auto" and device.type == "cuda" and precision != "fp32")):
-        return None
-    if training.fp8_base and (config.method != "lora" or not hardware.has_fp8(device)):
-        raise ConfigError("training.fp8_base: needs --method lora and a GPU with fp8 (compute capability 8.9 or more).")
-    packed = PackedModel.of(
-        model,
-        max(len(item.input_ids) for item in items),
-        dtype=hardware.DTYPES[precision],
-        fp8=training.fp8_base,
-        checkpointing=bool(training.gradient_checkpointing),
-    )
-    if packed is None and wanted:
-        raise ConfigError(
-            f"training.packed: {config.model} has layers or rows that can't be packed. Use packed: auto, fp8_base: false."
-        )
-    return packed
 
 
 def quiet_libraries() -> None:
@@ -174,17 +152,24 @@ def settle(
         )
     shape = memory.Shape.of(base_config, backbone.model_class(config.objective))
     precision = hardware.resolve_precision(training.precision, device, shape.parameters)
+    lengths = [len(item.input_ids) for item in items]
+    packed = processes.count() == 1 and goes_packed(
+        config, base_config, max(lengths), on_gpu=device.type == "cuda", precision=precision
+    )
     wish = memory.Wish(
         method="full" if resolved.folder is None else None if config.method == "auto" else config.method,
         optimizer=None if training.optimizer == "auto" else training.optimizer,
         micro_batch_size=training.micro_batch_size,
         checkpointing=None if training.gradient_checkpointing == "auto" else training.gradient_checkpointing,
         batch_size=training.batch_size,
-        row_tokens=max(len(item.input_ids) for item in items),
+        row_tokens=max(lengths),
         rank=config.lora.r,
         low_precision=precision != "fp32",
         on_gpu=device.type == "cuda",
         objective=config.objective,
+        path="packed" if packed else "padded",
+        mean_tokens=statistics.fmean(lengths),
+        spread_tokens=statistics.pstdev(lengths),
     )
     choice = parallel.choose(shape, wish, training.parallel, distributed.free_memory(device))
     if choice.shards > 1 and precision == "fp16":

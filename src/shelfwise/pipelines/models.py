@@ -61,6 +61,8 @@ def _methods(model: registry.BaseModel, free: int, place: torch.device) -> tuple
         up_maps=0,
         layers=0,
         vocabulary=0,
+        norms=0,
+        qkv=0,
     )
     wish = memory.Wish(
         method=None,

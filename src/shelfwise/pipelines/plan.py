@@ -11,6 +11,7 @@ from shelfwise.config import TrainConfig
 from shelfwise.errors import ConfigError, InputError, ModelNotFoundError
 from shelfwise.modeling import backbone, hardware, memory, published, registry, speed
 from shelfwise.modeling.memory import GIB, Choice, Shape, Wish
+from shelfwise.modeling.packed.choice import goes_packed
 from shelfwise.pipelines.plan_advice import advise
 from shelfwise.pipelines.row_lengths import RowLengths, row_lengths
 from shelfwise.records import Method, Objective
@@ -168,6 +169,10 @@ def _wish(config: TrainConfig, shape: Shape, lengths: RowLengths, place: _Place)
     precision = training.precision
     if place.device is not None:
         precision = hardware.resolve_precision(precision, place.device, shape.parameters)
+    elif precision == "auto":
+        precision = "bf16"
+    base = published.config_of(config.model, config.revision)
+    packed = goes_packed(config, base, lengths.longest, on_gpu=place.on_gpu, precision=precision)
     return Wish(
         method="full" if fresh else None if config.method == "auto" else config.method,
         optimizer=None if training.optimizer == "auto" else training.optimizer,
@@ -179,6 +184,9 @@ def _wish(config: TrainConfig, shape: Shape, lengths: RowLengths, place: _Place)
         low_precision=precision != "fp32",
         on_gpu=place.on_gpu,
         objective=config.objective,
+        path="packed" if packed else "padded",
+        mean_tokens=lengths.mean,
+        spread_tokens=lengths.spread,
     )
 
 

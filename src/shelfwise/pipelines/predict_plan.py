@@ -10,12 +10,15 @@ from pathlib import Path
 
 from shelfwise import artifact
 from shelfwise import config as configs
-from shelfwise.classifier import Classifier
 from shelfwise.config import Columns, Role
 from shelfwise.data.catalogue import recognise
-from shelfwise.data.reader import RowStream, open_rows
-from shelfwise.data.writer import Column, format_of
+from shelfwise.data.compression import compression_of, plain_name
+from shelfwise.data.reader import RowStream
+from shelfwise.data.writer import Column, Format, format_of
 from shelfwise.errors import InputError
+from shelfwise.pipelines.predict_answers import Answerer
+from shelfwise.pipelines.predict_inputs import find_inputs, open_inputs
+from shelfwise.pipelines.predict_parts import may_replace, rejects_path
 
 ADDED = (
     Column("predicted_type"),
@@ -33,12 +36,18 @@ ADDED = (
 class Plan:
     """A job that can begin."""
 
-    stream: RowStream
+    sources: tuple[Path, ...]
+    stream: RowStream  # of all sources
     roles: Mapping[str, str]  # role to column, of what the model reads
     text_columns: tuple[Role, ...]  # what the model reads
     out: Path
     rejects: Path
     added: tuple[str, ...]  # the names of `ADDED` in this output
+
+    @property
+    def format(self) -> Format:
+        """The output's, whether compressed or not."""
+        return format_of(plain_name(self.out))
 
     @property
     def headings(self) -> list[Column]:
@@ -58,43 +67,40 @@ class Plan:
 
 
 def make_plan(
-    run: Path, source: Path, out: Path, *, columns: Columns, force: bool, classifier: Classifier | None
+    run: Path, source: Path, out: Path, *, columns: Columns, force: bool, resume: bool, answerer: Answerer | None
 ) -> Plan:
     """Check the outputs, the input and the run, in this order.
 
     Args:
-        run: a run folder; not read when there is a `classifier`.
-        source: the file of products.
+        run: a run folder; not read when there is an `answerer`.
+        source: the file of products, or a folder or pattern of them.
         out: the file to write.
         columns: which column plays which role. A role left open goes to the column that the run was trained with, if
             the file has it, else to one of the usual names.
         force: files may be overwritten.
-        classifier: one that is already loaded.
+        resume: an unfinished job is to be taken up; what it has already put in place may be overwritten.
+        answerer: one that is already loaded.
 
     Raises:
         InputError: one of them is wrong.
         CorruptArtifactError: the run folder lacks a file.
     """
+    sources = find_inputs(source)
     rejects = rejects_path(out)
-    _check_outputs(source, (out, rejects), force)
-    stream = open_rows(source)
-    usual, text_columns = (Columns(), classifier.text_columns) if classifier else _reading_of(run)
-    roles = recognise(stream.columns, _filled(columns, usual, stream.columns), source)
+    _check_outputs(sources, (out, rejects), force or (resume and may_replace(out)))
+    stream = open_inputs(sources)
+    usual, text_columns = (Columns(), answerer.text_columns) if answerer else _reading_of(run)
+    roles = recognise(stream.columns, _filled(columns, usual, stream.columns), stream.path)
     missing = [role for role in text_columns if role not in roles]
     if missing:
         raise InputError(
-            f"{source}: this run's model reads {', '.join(text_columns)}, and no column was recognised as "
+            f"{stream.path}: this run's model reads {', '.join(text_columns)}, and no column was recognised as "
             f"{' or '.join(missing)}. Name it, as in --{missing[0].replace('_', '-')} COLUMN."
         )
     # Only what the model reads: an oversized category is no reason to reject a product.
     read: dict[str, str] = {role: roles[role] for role in ("product", *text_columns)}
     added = free_names([column.name for column in ADDED], stream.columns)
-    return Plan(stream, read, text_columns, out, rejects, added)
-
-
-def rejects_path(out: Path) -> Path:
-    """Where the rows that can't be classified go: beside the output, always as CSV."""
-    return out.with_name(f"{out.stem}.rejects.csv")
+    return Plan(sources, stream, read, text_columns, out, rejects, added)
 
 
 def free_names(wanted: Sequence[str], taken: Iterable[str]) -> tuple[str, ...]:
@@ -114,31 +120,16 @@ def free_names(wanted: Sequence[str], taken: Iterable[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def expected_rows(source: Path) -> int | None:
-    """About how many data rows a file has, where that is cheap to tell: for a progress bar, not for decisions."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    suffix = source.suffix.lower()
-    try:
-        if suffix == ".parquet":
-            return int(parquet.read_metadata(source).num_rows)
-        if suffix in (".csv", ".tsv", ".jsonl", ".ndjson") and source.is_file():
-            with source.open("rb") as stream:
-                lines = sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
-            return max(lines - (suffix in (".csv", ".tsv")), 0)
-    except (OSError, pa.ArrowException):
-        return None  # whoever reads the rows will say what is wrong
-    return None
-
-
-def _check_outputs(source: Path, outputs: Sequence[Path], force: bool) -> None:
-    format_of(outputs[0])
+def _check_outputs(sources: Sequence[Path], outputs: Sequence[Path], force: bool) -> None:
+    compression = compression_of(outputs[0])
+    if format_of(plain_name(outputs[0])) in ("parquet", "xlsx") and compression:
+        raise InputError(f"{outputs[0]}: such a file is compressed already. Leave the {compression} away.")
     for output in outputs:
         if output.is_dir():
             raise InputError(f"{output}: this is a folder. Name a file in it to write to.")
-        if output.exists() and source.exists() and output.samefile(source):
-            raise InputError(f"{source}: the output would overwrite its own input. Choose another name for --out.")
+        same = [source for source in sources if output.exists() and source.exists() and output.samefile(source)]
+        if same:
+            raise InputError(f"{same[0]}: the output would overwrite its own input. Choose another name for --out.")
         if output.exists() and not force:
             raise InputError(f"{output}: there already is such a file. Choose another name, or overwrite with --force.")
     folder = next(parent for parent in outputs[0].absolute().parents if parent.exists())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,8 @@ from shelfwise.data.catalogue import read_catalogue, require_trainable
 from shelfwise.prompts import PromptFormat
 from shelfwise.records import Product
 
-# BigBasket's prompts: 12.1 tokens on average and 57 at most with SmolLM2's tokenizer, 61 with one trained on the names.
-_USUAL_MEAN, _USUAL_LONGEST = 12.1, 61
+# BigBasket's prompts: 12.1 tokens on average (standard deviation 5.7) and 57 at most with SmolLM2's tokenizer, 61 with one trained on the names.
+_USUAL_MEAN, _USUAL_LONGEST, _USUAL_SPREAD = 12.1, 61, 5.7
 # Its types: 4.7 tokens on average and 12 at most, and the end of text.
 _LABEL_MEAN, _LABEL_LONGEST = 5.7, 13
 # UTF-8 bytes a token of its names: 3.1 on average; 2.2 for the longest one, so that its length is not undercut.
@@ -28,6 +29,7 @@ class RowLengths:
     mean: float
     products: int | None  # training rows of the catalogue; None without one
     source: str
+    spread: float = 0.0  # standard deviation
 
 
 def row_lengths(config: TrainConfig, longest: int | None = None) -> RowLengths:
@@ -49,21 +51,22 @@ def row_lengths(config: TrainConfig, longest: int | None = None) -> RowLengths:
     if (folder / "tokenizer.json").is_file():
         lengths = _counted(config, catalogue.labelled, folder)
         most, mean, source = max(lengths), sum(lengths) / len(lengths), "counted with the model's tokenizer"
+        spread = statistics.pstdev(lengths)
     else:
         sizes = _bytes(config, catalogue.labelled)
         most, mean = math.ceil(max(sizes) / _LONGEST_BYTES), sum(sizes) / len(sizes) / _MEAN_BYTES
-        source = "reckoned from the names' letters"
+        source, spread = "reckoned from the names' letters", statistics.pstdev(sizes) / _MEAN_BYTES
     trained = len(catalogue.labelled) * (1 - config.split.test_size) * (1 - config.split.validation_size)
-    return RowLengths(longest or most, round(mean, 1), round(trained), source)
+    return RowLengths(longest or most, round(mean, 1), round(trained), source, round(spread, 1))
 
 
 def _usual(config: TrainConfig, longest: int | None) -> RowLengths:
     completes = config.objective == "completion"
     mean = _USUAL_MEAN + (_LABEL_MEAN if completes else 0)
     if longest is not None:
-        return RowLengths(longest, round(min(mean, longest), 1), None, "the longest as given")
+        return RowLengths(longest, round(min(mean, longest), 1), None, "the longest as given", _USUAL_SPREAD)
     most = _USUAL_LONGEST + (_LABEL_LONGEST if completes else 0)
-    return RowLengths(most, round(mean, 1), None, "usual product names; --catalogue for yours")
+    return RowLengths(most, round(mean, 1), None, "usual product names; --catalogue for yours", _USUAL_SPREAD)
 
 
 def _counted(config: TrainConfig, products: Sequence[Product], folder: Path) -> list[int]:

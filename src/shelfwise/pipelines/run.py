@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from shelfwise.data.names import name_key
 from shelfwise.data.split import Splits, make_splits
 from shelfwise.errors import InputError, StorageError
 from shelfwise.labels import Labels
+from shelfwise.pipelines import leakage_record
 from shelfwise.prompts import PromptFormat
 from shelfwise.records import Product
 
@@ -39,6 +40,7 @@ class Prepared:
     labels: Labels
     train: tuple[Product, ...]
     validation: tuple[Product, ...]
+    leakage: Leakage = field(default_factory=Leakage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,27 +87,21 @@ def prepare(config: TrainConfig, hooks: Hooks | None = None, *, strict: bool = F
     parts = splits.parts(catalogue)
     if not parts.train:
         raise InputError(f"{config.catalogue}: the split leaves no product to train on. Use a smaller split.test_size.")
-    watch_leakage(catalogue, splits, config, (hooks or Hooks()).note, strict=strict)
-    return Prepared(catalogue, splits, Labels.of(catalogue.labelled), parts.train, parts.validation)
+    leakage = find_leakage(catalogue, splits, config.text_columns)
+    tell_leakage(leakage, catalogue, (hooks or Hooks()).note, strict=strict)
+    return Prepared(catalogue, splits, Labels.of(catalogue.labelled), parts.train, parts.validation, leakage)
 
 
-def watch_leakage(
-    catalogue: Catalogue, splits: Splits, config: TrainConfig, note: Callable[[str], None], *, strict: bool
-) -> Leakage:
+def tell_leakage(leakage: Leakage, catalogue: Catalogue, note: Callable[[str], None], *, strict: bool) -> None:
     """Say in one line what leaks, if anything does.
-
-    Returns:
-        All that was found.
 
     Raises:
         CatalogueError: with `strict`, for leakage that makes the numbers wrong; near duplicates alone pass.
     """
-    leakage = find_leakage(catalogue, splits, config.text_columns)
     if strict:
         require_no_leakage(leakage, catalogue)
     if leakage:
         note(leakage.summary())
-    return leakage
 
 
 def begin(out: Path, config: TrainConfig, prepared: Prepared) -> None:
@@ -118,6 +114,7 @@ def begin(out: Path, config: TrainConfig, prepared: Prepared) -> None:
         artifact.LABELS: prepared.labels.to_json(),
         artifact.PROMPT: PromptFormat().to_json(),
         artifact.SPLIT: prepared.splits.to_json(),
+        artifact.LEAKAGE: leakage_record.document(prepared.leakage, prepared.splits, config.text_columns),
     }
     try:
         for name, document in documents.items():

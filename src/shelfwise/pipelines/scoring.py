@@ -251,10 +251,18 @@ def _promises(answers: Answers, rows: Rows) -> tuple[TypePromise, ...]:
         verdict: TypeVerdict = "too few to tell"
         if hits >= answers.calibration.promise * n:
             verdict = "kept"
-        elif interval.high < answers.calibration.promise:
+        elif _clearly_under(hits, n, answers.calibration.promise):
             verdict = "broken"
         told.append(TypePromise(rows.names[i], n, hits, interval, verdict))
     return tuple(told)
+
+
+def _clearly_under(right: int, n: int, promise: float) -> bool:
+    """Whether so few right ones are improbable where the promise is kept: the upper end of Clopper and Pearson's (1934)
+    exact 95% interval lies under it. Wilson's, which is shown, would call 0 of 1 broken."""
+    from scipy.stats import binom
+
+    return bool(binom.cdf(right, n, promise) < 0.025)
 
 
 def _held(answers: Answers, level: int) -> tuple[int, float, float, metrics.Interval, Verdict]:

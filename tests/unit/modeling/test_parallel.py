@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 from transformers import AutoModelForSequenceClassification, LlamaConfig
 
-from shelfwise.errors import ConfigError, InputError
+from shelfwise.errors import ConfigError, InputError, TrainingError, WorkError
 from shelfwise.modeling import distributed, hardware, parallel
 from shelfwise.modeling.batching import CompletionCollator, HeadCollator, Item, StepSampler
 from shelfwise.modeling.memory import GIB, Shape, Wish
@@ -125,3 +125,36 @@ def test_each_process_takes_a_gpu_of_its_own(launched, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(InputError, match=r"4 processes on a machine with 2 GPUs: use --nproc-per-node 2"):
         distributed.device_of("cuda")
+
+
+class Store:
+    """Counts, as the store that all processes share does."""
+
+    def __init__(self) -> None:
+        self.failed = 0
+
+    def add(self, _, amount):
+        self.failed += amount
+        return self.failed
+
+
+def test_the_first_process_that_fails_speaks_and_the_others_end_with_its_status():
+    joined = distributed.Joined("cpu")
+    joined._store = Store()
+    for error in (TrainingError("no number"), ConfigError("no such key")):
+        assert joined.__exit__(type(error), error, None) is None  # the first: it is raised as it is
+        with pytest.raises(SystemExit) as ended:
+            joined.__exit__(type(error), error, None)
+        assert ended.value.code == error.exit_status
+        joined._store.failed = 0
+
+
+def test_a_process_that_was_killed_is_spoken_for_by_one_that_lost_it():
+    joined = distributed.Joined("cpu")
+    joined._store = Store()
+    lost = RuntimeError("[gloo/transport/tcp/pair.cc:537] Read error [::1]:40340: Connection reset by peer.")
+    with pytest.raises(WorkError, match="ended without a word"):
+        joined.__exit__(RuntimeError, lost, None)
+    joined._store.failed = 0
+    fault = RuntimeError("shapes don't match")
+    assert joined.__exit__(RuntimeError, fault, None) is None

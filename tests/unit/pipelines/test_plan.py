@@ -98,6 +98,9 @@ def test_the_plan_agrees_with_what_train_settles_on() -> None:
         rank=16,
         low_precision=True,
         on_gpu=True,
+        path="packed",
+        mean_tokens=12.1,
+        spread_tokens=5.7,
     )
     shape = memory.Shape.of(published.config_of("llama2-7b"), model_class("head"))
     choice = memory.choose(shape, wish, 40 * GIB)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from shelfwise.modeling.packed.linear import Base, Lora, apply, base_of, kind_of, product_of, side_by_side
+from shelfwise.modeling.packed.linear import Base, Lora, Trained, apply, base_of, kind_of, product_of, side_by_side
 
 ROWS, COLUMNS = 32, 64  # of a program's block
 
@@ -22,7 +22,8 @@ def activated(x: Tensor, base: Base, lora: Lora, *, gated: bool, kernel: bool) -
         gate, up = y.chunk(2, dim=-1)
         return F.silu(gate) * up
     down, up = torch.cat(lora.down).to(x.dtype), side_by_side(lora.up).to(x.dtype)
-    return _Activated.apply(x, down, up, lora.scale, gated, kind_of(base), *base)  # type: ignore[no-any-return]
+    assert not isinstance(base, Trained)  # adapters stand on frozen weights
+    return _Activated.apply(x, down, up, lora.scale, gated, kind_of(base), *base)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _fused(lora: Lora) -> bool:
@@ -43,7 +44,8 @@ class _Activated(torch.autograd.Function):
         ctx.save_for_backward(x, low, down, up, y, *(t for t in base if isinstance(t, Tensor)))
         ctx.rest = [t for t in base if not isinstance(t, Tensor)]
         ctx.scale, ctx.gated, ctx.kind = scale, gated, kind
-        return activate(y, low, up, gated)
+        activated: Tensor = activate(y, low, up, gated)
+        return activated
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

@@ -33,7 +33,7 @@ def reference(qkv: Tensor, cos: Tensor, sin: Tensor, position: Tensor, row: Tens
     """What `tile_attention` computes, in plain torch; any device, any dtype, differentiable."""
     heads, kv_heads, width, tile = shape
     tiles = qkv.shape[0] // tile
-    q, k, v = qkv.view(tiles, tile, -1, width).split([heads, kv_heads, kv_heads], dim=2)
+    q, k, v = torch.split(qkv.view(tiles, tile, -1, width), [heads, kv_heads, kv_heads], dim=2)
     turn = (cos[position.long()].view(tiles, tile, 1, -1), sin[position.long()].view(tiles, tile, 1, -1))
     q, k, v = (t.transpose(1, 2) for t in (_turn(q, *turn), _turn(k, *turn), v))
     same = row.view(tiles, tile)
@@ -98,15 +98,13 @@ def tile_attention_backward(
         H=heads, KV=kv_heads, HALF=width // 2, TILE=tile, CHUNK=chunk, CHUNKS=chunks, **_launch(qkv, tile),
     )  # fmt: skip
     if chunks > 1:
-        summed = partial.sum(0).unflatten(-1, (2, width)).transpose(1, 2).flatten(1)
+        summed = partial.sum(0).view(tokens, kv_heads, 2, width).transpose(1, 2).flatten(1)
         out[:, heads * width :] = summed
     return out
 
 
 @tile_attention_backward.register_fake
-def _(
-    grad: Tensor, qkv: Tensor, cos: Tensor, sin: Tensor, position: Tensor, row: Tensor, shape: list[int]
-) -> Tensor:
+def _(grad: Tensor, qkv: Tensor, cos: Tensor, sin: Tensor, position: Tensor, row: Tensor, shape: list[int]) -> Tensor:
     return torch.empty_like(qkv)
 
 

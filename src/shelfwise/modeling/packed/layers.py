@@ -92,8 +92,6 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     return weight.to(x.dtype) * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)).to(x.dtype)
 
 
-
-
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
     """LayerNorm (Ba et al. 2016), in float32 inside."""
     return F.layer_norm(x.float(), (x.shape[-1],), weight.float(), bias.float(), epsilon).to(x.dtype)

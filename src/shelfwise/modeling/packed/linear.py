@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 FP8 = torch.float8_e4m3fn
-FP8_MAX = 448.0  # largest finite e4m3
 
 
 class Trained(NamedTuple):
@@ -64,7 +63,7 @@ class Lora(NamedTuple):
 
 
 NONE = Lora((), (), 0.0, 0.0)
-Base = Union[Trained, Frozen, Fp8, Nf4]
+Base = Trained | Frozen | Fp8 | Nf4
 
 
 def apply(x: Tensor, base: Base, lora: Lora) -> Tensor:
@@ -73,12 +72,12 @@ def apply(x: Tensor, base: Base, lora: Lora) -> Tensor:
         outputs = [F.linear(x, weight.to(x.dtype)) for weight in base.weights]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
     if not lora.down:
-        return _Adapted.apply(x, None, None, None, 0.0, kind_of(base), *base)  # type: ignore[no-any-return]
+        return _Adapted.apply(x, None, None, None, 0.0, kind_of(base), *base)  # type: ignore[no-any-return, no-untyped-call]
     down, up = torch.cat(lora.down).to(x.dtype), side_by_side(lora.up).to(x.dtype)
     if not lora.dropout:
-        return _Adapted.apply(x, None, down, up, lora.scale, kind_of(base), *base)  # type: ignore[no-any-return]
+        return _Adapted.apply(x, None, down, up, lora.scale, kind_of(base), *base)  # type: ignore[no-any-return, no-untyped-call]
     low = F.linear(F.dropout(x, lora.dropout), down) * lora.scale
-    return _Adapted.apply(x, low, None, up, 1.0, kind_of(base), *base)  # type: ignore[no-any-return]
+    return _Adapted.apply(x, low, None, up, 1.0, kind_of(base), *base)  # type: ignore[no-any-return, no-untyped-call]
 
 
 _KINDS: tuple[Any, ...] = (Frozen, Fp8, Nf4)
@@ -97,7 +96,10 @@ def base_of(kind: int, parts: Sequence[Any]) -> Frozen | Fp8 | Nf4:
 
 def side_by_side(ups: tuple[Tensor, ...]) -> Tensor:
     """The up-projections as one block-diagonal matrix: (sum of outs, sum of ranks)."""
-    return ups[0] if len(ups) == 1 else torch.block_diag(*ups)
+    if len(ups) == 1:
+        return ups[0]
+    together: Tensor = torch.block_diag(*ups)  # type: ignore[no-untyped-call]
+    return together
 
 
 class _Adapted(torch.autograd.Function):
@@ -135,14 +137,17 @@ class _Adapted(torch.autograd.Function):
         return grad_x, grad_low if ctx.given else None, grad_down, grad_up, *([None] * (2 + len(base)))
 
 
-def product_of(x: Tensor, base: Base, low: Tensor | None, up: Tensor | None, *, turned: bool) -> Tensor:
+def product_of(x: Tensor, base: Frozen | Fp8 | Nf4, low: Tensor | None, up: Tensor | None, *, turned: bool) -> Tensor:
     """(T, out) = x times the base weight (turned: its transpose, for gradients), plus low times up."""
     if isinstance(base, Fp8):
         rows, factors = to_fp8(x)
         weight, scale = (base.turned, base.turned_scale) if turned else (base.weight, base.scale)
-        return fp8_product(rows, factors, weight, scale, low, up)
-    weight = base.weight if isinstance(base, Frozen) else dequantised(base, x.dtype)  # type: ignore[arg-type]
-    return product(x, weight if turned else weight.t(), low, up)
+        y: Tensor = fp8_product(rows, factors, weight, scale, low, up)
+    elif isinstance(base, Nf4):
+        y = nf4_product(x, *base, turned, low, up)
+    else:
+        y = product(x, base.weight if turned else base.weight.t(), low, up)
+    return y
 
 
 @torch.library.custom_op("shelfwise::product", mutates_args=())
@@ -162,28 +167,47 @@ def fp8_product(
     rows: Tensor, factors: Tensor, weight: Tensor, scale: Tensor, low: Tensor | None, up: Tensor | None
 ) -> Tensor:
     """(T, out) in bf16: rows (T, in) and weight (out, in) in fp8 with their scales, plus low times up, in place."""
-    y = torch._scaled_mm(
+    y: Tensor = torch._scaled_mm(
         rows, weight.t(), scale_a=factors, scale_b=scale, out_dtype=torch.bfloat16, use_fast_accum=True
     )
-    return y.addmm_(low, up) if low is not None and up is not None else y
+    if low is not None and up is not None:
+        y.addmm_(low, up)
+    return y
 
 
 @fp8_product.register_fake
-def _(
-    rows: Tensor, factors: Tensor, weight: Tensor, scale: Tensor, low: Tensor | None, up: Tensor | None
-) -> Tensor:
+def _(rows: Tensor, factors: Tensor, weight: Tensor, scale: Tensor, low: Tensor | None, up: Tensor | None) -> Tensor:
     return rows.new_empty((rows.shape[0], weight.shape[0]), dtype=torch.bfloat16)
+
+
+@torch.library.custom_op("shelfwise::nf4_product", mutates_args=())
+def nf4_product(
+    x: Tensor, packed: Tensor, absmax: Tensor, out: int, width: int, blocksize: int, turned: bool,
+    low: Tensor | None, up: Tensor | None,
+) -> Tensor:  # fmt: skip
+    """`product` with a weight in four bits, (out, width), or its transpose.
+
+    One operator, for the compiler would keep the weight that it sees dequantised in the forward pass for the backward
+    one: 11.8 GiB for LLaMA2-7B (docs/lab-notes.md).
+    """
+    weight: Tensor = torch.ops.bitsandbytes.dequantize_4bit(packed, absmax, blocksize, "nf4", [out, width], x.dtype)
+    y = x @ (weight if turned else weight.t())
+    if low is not None and up is not None:
+        y.addmm_(low, up)
+    return y
+
+
+@nf4_product.register_fake
+def _(
+    x: Tensor, packed: Tensor, absmax: Tensor, out: int, width: int, blocksize: int, turned: bool,
+    low: Tensor | None, up: Tensor | None,
+) -> Tensor:  # fmt: skip
+    return x.new_empty(x.shape[0], width if turned else out)
 
 
 def to_fp8(x: Tensor) -> tuple[Tensor, Tensor]:
     """Rows (..., K) in fp8, and the (..., 1) float32 factors that give them back."""
-    scale = x.abs().amax(-1, keepdim=True).float().clamp(min=1e-12) / FP8_MAX
+    # 448 is the largest finite e4m3. Written out: a name for it is a symbol to the compiler, where shapes are, and it
+    # loses track of those inside an autograd function (torch 2.11 and 2.13).
+    scale = x.abs().amax(-1, keepdim=True).float().clamp(min=1e-12) / 448.0
     return (x.float() / scale).to(FP8), scale
-
-
-def dequantised(base: Nf4, dtype: torch.dtype) -> Tensor:
-    """(out, width) from four bits."""
-    weight: Tensor = torch.ops.bitsandbytes.dequantize_4bit(
-        base.packed, base.absmax, base.blocksize, "nf4", [base.out, base.width], dtype
-    )
-    return weight

@@ -60,7 +60,7 @@ class PackedModel:
         plain: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
         tile = tile_length(longest)
         config = plain.config
-        if tile is None or not _known(plain):
+        if tile is None or not known_layers(config):
             return None
         decoder = getattr(plain, plain.base_model_prefix)
         llama = config.model_type == "llama"
@@ -127,9 +127,8 @@ def _head_width(config: Any) -> int:
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
-def _known(plain: Any) -> bool:
-    """Whether the layers are those of `layers`: LLaMA's, or Falcon-7B's, without biases and dropout."""
-    config = plain.config
+def known_layers(config: Any) -> bool:
+    """Whether a configuration's layers are those of `layers`: LLaMA's, or Falcon-7B's, without biases and dropout."""
     if (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default") != "default":
         return False
     if config.model_type == "llama":
@@ -198,7 +197,7 @@ def _base(bases: Sequence[Any], fp8: bool) -> Base:
         for weight in weights:
             weight.data = weight.data.new_empty(0)
         return Fp8.of(together)
-    for weight, view in zip(weights, together.split([len(weight) for weight in weights]), strict=True):
+    for weight, view in zip(weights, torch.split(together, [len(weight) for weight in weights]), strict=True):
         weight.data = view
     return Frozen(together)
 
@@ -215,7 +214,7 @@ def _four_bit(weights: Sequence[Any]) -> Nf4:
             absmax = dequantize_blockwise(absmax, state.state2) + state.offset
         scales.append(absmax.float())
     packed = torch.cat([weight.data.reshape(-1, 1) for weight in weights])
-    for weight, view in zip(weights, packed.split([weight.data.numel() for weight in weights]), strict=True):
+    for weight, view in zip(weights, torch.split(packed, [weight.data.numel() for weight in weights]), strict=True):
         weight.data = view.reshape(weight.data.shape)
     state = weights[0].quant_state
     out = sum(weight.quant_state.shape[0] for weight in weights)

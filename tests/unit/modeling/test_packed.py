@@ -1,0 +1,245 @@
+"""Rows side by side in tiles give what rows alone give: states, losses, and the gradient of every trained tensor."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, FalconConfig, LlamaConfig
+
+from shelfwise.config import LoraSettings
+from shelfwise.modeling import adapters, backbone
+from shelfwise.modeling.batching import pad
+from shelfwise.modeling.packed import linear, tiles
+from shelfwise.modeling.packed.model import PackedModel
+
+PAD = 0
+SIZES = (3, 50, 12, 12, 17, 1, 30, 9, 12, 64, 11)
+LABELS = 7
+
+
+def llama(**changes: Any) -> LlamaConfig:
+    small = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4}
+    return LlamaConfig(**{**small, "vocab_size": 200, "num_key_value_heads": 2, "pad_token_id": PAD, **changes})
+
+
+def falcon(**changes: Any) -> FalconConfig:
+    small = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 200}
+    like_7b = {"multi_query": True, "parallel_attn": True, "new_decoder_architecture": False, "bias": False}
+    return FalconConfig(**{**small, **like_7b, "alibi": False, "pad_token_id": PAD, **changes})
+
+
+CONFIGS = {"llama": llama, "falcon": falcon}
+
+
+def build(architecture: str, objective: str, method: str) -> nn.Module:
+    torch.manual_seed(1)
+    config = CONFIGS[architecture](num_labels=LABELS)
+    cls = AutoModelForSequenceClassification if objective == "head" else AutoModelForCausalLM
+    model = cls.from_config(config).float()
+    if method == "qlora":
+        quantise(model)
+    if method != "full":
+        objective_name: Any = objective
+        model = adapters.attach(model, LoraSettings(r=4, alpha=8, dropout=0.0), objective_name)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:  # zero at first, which would hide the gradient of lora_A
+                nn.init.normal_(parameter, std=0.1)
+    return model.train()
+
+
+def quantise(model: nn.Module) -> None:
+    """Four-bit layers in place, as transformers would load them."""
+    import bitsandbytes as bnb
+
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Linear) and name not in backbone.HEADS.values():
+                four = bnb.nn.Linear4bit(
+                    child.in_features, child.out_features, bias=False, compute_dtype=torch.float32, quant_type="nf4"
+                )
+                four.weight = bnb.nn.Params4bit(
+                    child.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True
+                )
+                setattr(parent, name, four.to("cpu"))
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    backbone.differentiate_on_cpu(model)
+
+
+def rows_of(sizes: tuple[int, ...] = SIZES) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(2)
+    return [torch.randint(3, 200, (size,), generator=generator).tolist() for size in sizes]
+
+
+def alone(model: nn.Module, objective: str, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Loss, and logits at all positions that count, one row at a time."""
+    logits, targets = [], []
+    for number, row in enumerate(rows):
+        ids = torch.tensor([row])
+        if objective == "head":
+            logits.append(model(input_ids=ids, use_cache=False).logits)
+            targets.append(number % LABELS)
+        elif len(row) > 1:
+            start = max(0, len(row) - 4)
+            logits.append(model(input_ids=ids, use_cache=False).logits[0, start:-1])
+            targets += row[start + 1 :]
+    together = torch.cat(logits)
+    return F.cross_entropy(together, torch.tensor(targets)), together
+
+
+def packed(model: nn.Module, objective: str, rows: list[list[int]], **options: Any) -> tuple[Tensor, Tensor]:
+    """The same, side by side."""
+    found = PackedModel.of(model, max(map(len, rows)), dtype=torch.float32, **options)
+    assert found is not None
+    sizes = [len(row) for row in rows]
+    kept = [(size - 1, size) if objective == "head" else (max(0, size - 4), size - 1) for size in sizes]
+    hidden = found.hidden(pad(rows, PAD), tiles.lay(sizes, kept, found.tile))
+    plain: Any = found.model
+    logits = (plain.score if objective == "head" else plain.get_output_embeddings())(hidden)
+    if objective == "head":
+        targets = [number % LABELS for number in range(len(rows))]
+    else:
+        targets = [token for row in rows if len(row) > 1 for token in row[max(0, len(row) - 4) + 1 :]]
+    return F.cross_entropy(logits, torch.tensor(targets)), logits
+
+
+def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "qlora"])
+@pytest.mark.parametrize("objective", ["head", "completion"])
+@pytest.mark.parametrize("architecture", ["llama", "falcon"])
+def test_loss_and_every_gradient_are_those_of_rows_alone(architecture: str, objective: str, method: str) -> None:
+    model, rows = build(architecture, objective, method), rows_of()
+    loss, logits = alone(model, objective, rows)
+    wanted = gradients(model, loss)
+    assert set(wanted) == {name for name, p in model.named_parameters() if p.requires_grad}
+    for checkpointing in (False, True):
+        again, logits_again = packed(model, objective, rows, checkpointing=checkpointing)
+        torch.testing.assert_close(logits_again, logits, atol=2e-5, rtol=2e-4)
+        torch.testing.assert_close(again, loss, atol=1e-6, rtol=1e-5)
+        for name, gradient in gradients(model, again).items():
+            error = (gradient - wanted[name]).norm() / wanted[name].norm().clamp(min=1e-9)
+            assert error < 1e-4, f"{name}: {error:.1e}"
+
+
+def test_a_model_answers_as_before_once_its_weights_lie_side_by_side() -> None:
+    model, rows = build("llama", "head", "lora"), rows_of()
+    before = alone(model, "head", rows)[1]
+    packed(model, "head", rows)
+    assert torch.equal(alone(model, "head", rows)[1], before)
+
+
+def test_dropout_before_the_adapters_is_drawn_in_training_and_not_else() -> None:
+    model, rows = build("llama", "head", "lora"), rows_of()
+    for module in model.modules():
+        if hasattr(module, "lora_dropout"):
+            module.lora_dropout["default"] = nn.Dropout(0.5)
+    first, second = packed(model, "head", rows)[1], packed(model, "head", rows)[1]
+    assert not torch.allclose(first, second)
+    model.eval()
+    torch.testing.assert_close(packed(model, "head", rows)[1], alone(model, "head", rows)[1], atol=2e-5, rtol=2e-4)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        llama(attention_bias=True),
+        llama(mlp_bias=True),
+        llama(hidden_act="gelu"),
+        llama(attention_dropout=0.1),
+        llama(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}),
+        falcon(alibi=True),
+        falcon(bias=True),
+        falcon(new_decoder_architecture=True, num_kv_heads=2),
+        falcon(parallel_attn=False),
+        falcon(hidden_dropout=0.1),
+    ],
+    ids=str,
+)
+def test_layers_that_are_not_known_are_left_to_transformers(config: Any) -> None:
+    assert PackedModel.of(AutoModelForCausalLM.from_config(config), 20, dtype=torch.float32) is None
+
+
+def test_rows_that_no_tile_holds_are_left_to_transformers() -> None:
+    assert PackedModel.of(build("llama", "head", "full"), 129, dtype=torch.float32) is None
+
+
+@given(st.lists(st.tuples(st.integers(1, 64), st.integers(0, 63)), min_size=1, max_size=80))
+@settings(max_examples=60, deadline=None)
+def test_every_row_stands_whole_in_one_tile_and_no_two_overlap(drawn: list[tuple[int, int]]) -> None:
+    sizes = [size for size, _ in drawn]
+    kept = [(min(first, size - 1), size) for size, first in drawn]
+    laid = tiles.lay(sizes, kept, 64)
+    padded = torch.full((len(sizes), max(sizes)), PAD)
+    for number, size in enumerate(sizes):
+        padded[number, :size] = 1000 * (number + 1) + torch.arange(size)
+    ids = laid.ids(padded, PAD).view(-1, 64)
+    assert (ids != PAD).sum() == sum(sizes)
+    for number, size in enumerate(sizes):
+        at = (laid.row == number).nonzero().squeeze(1)
+        assert len(at) == size
+        assert at[0] // 64 == at[-1] // 64
+        assert ids.flatten()[at].tolist() == padded[number, :size].tolist()
+    wanted = [1000 * (n + 1) + p for n, (first, behind) in enumerate(kept) for p in range(first, behind)]
+    assert ids.flatten()[laid.keep].tolist() == wanted
+
+
+def test_names_leave_few_gaps() -> None:
+    sizes = np.random.default_rng(0).normal(12, 4, 256).clip(4, 57).round().astype(int).tolist()
+    laid = tiles.lay(sizes, [(0, 1)] * len(sizes), 64)
+    assert sum(sizes) / len(laid.row) > 0.96
+
+
+def test_a_row_longer_than_a_tile_is_refused() -> None:
+    with pytest.raises(ValueError, match="65 tokens"):
+        tiles.lay([65], [(0, 1)], 64)
+
+
+@pytest.mark.slow
+def test_an_fp8_base_comes_near_and_compiles_for_any_number_of_rows() -> None:
+    model, rows = build("llama", "head", "lora").to(torch.bfloat16), rows_of()
+    kept = [(len(row) - 1, len(row)) for row in rows]
+    laid = tiles.lay([len(row) for row in rows], kept, 64)
+    plain = PackedModel.of(model, 64, dtype=torch.bfloat16)
+    assert plain is not None
+    wanted = plain.hidden(pad(rows, PAD), laid).float()
+    rounded = PackedModel.of(model, 64, dtype=torch.bfloat16, fp8=True)
+    assert rounded is not None
+    dynamic = replace(rounded, layer=torch.compile(rounded.written, dynamic=True, backend="aot_eager"))
+    for found in (rounded, dynamic):
+        hidden = found.hidden(pad(rows, PAD), laid).float()
+        assert 0 < (hidden - wanted).norm() / wanted.norm() < 0.15
+        hidden.sum().backward()
+
+
+@pytest.mark.slow
+def test_batches_of_other_sizes_are_not_compiled_again() -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    found = PackedModel.of(build("llama", "head", "lora"), 64, dtype=torch.float32)
+    assert found is not None
+    compiled = replace(found, layer=torch.compile(found.written, dynamic=True, backend="aot_eager"))
+    for count in (150, 190, 240, 170):
+        rows = rows_of(tuple(2 + 7 * n % 60 for n in range(count)))
+        kept = [(len(row) - 1, len(row)) for row in rows]
+        compiled.hidden(pad(rows, PAD), tiles.lay([len(row) for row in rows], kept, 64)).sum().backward()
+    # The first layer, whose input needs no gradient; those between; the last, which keeps some positions only.
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 3
+
+
+def test_fp8_rows_come_back_within_half_a_step() -> None:
+    x = torch.randn(20, 64)
+    rows, factors = linear.to_fp8(x)
+    assert ((rows.float() * factors - x).abs() <= x.abs() / 16 + factors * 2**-9).all()  # three bits behind the point
