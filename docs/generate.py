@@ -172,6 +172,72 @@ def true_size_table() -> str:
     return with_sources(text, results("true_size_adapters", "true_size_full"))
 
 
+def three_splits_table() -> str:
+    """SmolLM2-135M and the baseline on three splits, from names and from brand and name."""
+    sources = results("three_splits", "smollm2_bigbasket_splits")
+    if not sources:
+        return unmeasured("python benchmarks/three_splits.py")
+    headings = "split, read, model, accuracy [95%], macro-F1 [95%], ECE before, ECE, accepted at 0.95"
+    lines = []
+    for row in sources[0].rows:
+        if row["model"] == "most frequent type":
+            continue
+        if row["verdict"] == "nothing accepted":
+            accepted = "none"
+        else:
+            low, high = row["accepted_precision_low"], row["accepted_precision_high"]
+            right = f"{row['accepted_precision']:.3f} [{low:.3f}, {high:.3f}]"
+            accepted = f"{row['accepted_share']:.0%}: {right}, {row['verdict']}"
+        lines.append(
+            [
+                str(row["split"]),
+                str(row["input"]),
+                str(row["model"]),
+                accuracy(row),
+                f"{row['macro_f1']:.3f} [{row['macro_f1_low']:.3f}, {row['macro_f1_high']:.3f}]",
+                number(row, "ece_before", ".3f"),
+                number(row, "ece", ".3f"),
+                accepted,
+            ]
+        )
+    return with_sources(
+        table([*headings.split(", "), "more right than the baseline"], _with_test(lines, sources[0]), 3), sources
+    )
+
+
+def _with_test(lines: Sequence[list[str]], source: Result) -> list[list[str]]:
+    """The paired difference in accuracy at the end of each line."""
+    told = []
+    for row in source.rows:
+        if row["model"] != "most frequent type":
+            more = "" if "more_than_baseline" not in row else f"{100 * row['more_than_baseline']:+.1f} points"
+            interval = more and f" [{100 * row['more_low']:+.1f}, {100 * row['more_high']:+.1f}]"
+            told.append(more + interval)
+    return [[*line, more] for line, more in zip(lines, told, strict=True)]
+
+
+def training_speed_table() -> str:
+    """How fast both 7B models are fine-tuned, beside transformers and PEFT."""
+    sources = results("training_speed_llama", "training_speed_falcon")
+    headings = "model, setting, rows a step, tokens/s, products/s, peak GiB, times the reference"
+    lines = []
+    for source in sources:
+        reference = next(row for row in source.rows if "as the reference" in str(row.get("peer", "")))
+        for row in source.rows:
+            lines.append(
+                [
+                    str(row["model"]),
+                    str(row["setting"]),
+                    number(row, "batch", "d"),
+                    number(row, "tokens_per_s", ","),
+                    number(row, "products_per_s", ",.0f"),
+                    number(row, "peak_gib", ".1f"),
+                    f"{row['tokens_per_s'] / reference['tokens_per_s']:.1f}",
+                ]
+            )
+    return with_sources(table(headings.split(", "), lines, left=2), sources)
+
+
 def demo_table() -> str:
     """What `make demo` ends with."""
     sources = results("demo")
@@ -189,6 +255,8 @@ def demo_table() -> str:
 TABLES: Mapping[str, Callable[[], str]] = {
     "demo": demo_table,
     "smollm2-bigbasket": smollm2_table,
+    "three-splits": three_splits_table,
+    "training-speed": training_speed_table,
     "true-size": true_size_table,
 }
 
