@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= demo-run
 
-.PHONY: demo test check install install-dev docs clean
+.PHONY: demo test test-browser check install install-dev docs clean
 
 # The default folder is the demo's own and is made anew; another one is left to the command, which refuses to overwrite.
 demo: install
@@ -15,6 +15,11 @@ demo: install
 
 test: install-dev
 	$(BIN)/python -m pytest -n 2
+
+# The pages in a real browser: needs a Chromium on the PATH, or SHELFWISE_CHROMIUM.
+test-browser: install-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[browser]"
+	SHELFWISE_DEMAND_BROWSER=1 $(BIN)/python -m pytest -m browser tests/browser
 
 check: install-dev
 	$(BIN)/ruff check .
