@@ -99,7 +99,7 @@ def test_built_in_models_train_with_their_baseline_and_a_complete_run_folder(mod
     train_small(catalogue, tmp_path / "run", model=model)
     names = {path.name for path in (tmp_path / "run").iterdir()}
     expected = {
-        "manifest.json", "config.yaml", "labels.json", "prompt.json", "split.json", "calibration.json",
+        "manifest.json", "config.yaml", "labels.json", "prompt.json", "split.json", "leakage.json", "calibration.json",
         "metrics.jsonl", "model", "tokenizer", "baseline", "checkpoints", "README.md",
     }  # fmt: skip
     assert names == expected
