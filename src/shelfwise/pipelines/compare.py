@@ -76,29 +76,72 @@ def compare(runs: Sequence[Path], *, out: Path | None = None, prices: Prices | N
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """Whose answers go by a title, and what they are held against."""
+
+    title: str
+    of: EvaluatedRun
+    given: Given
+    standing: Standing
+    is_run: bool
+    yardstick: str | None  # title of the baseline
+
+
+def _named(evaluated: Sequence[EvaluatedRun]) -> list[_Named]:
+    """Every different baseline once, then the runs, each with the baseline that was fitted on its own rows and columns.
+
+    A run that is itself a baseline stands for those that answer as it does.
+    """
+    known = [(each.subject, each.title) for each in evaluated if each.evaluation.subject.kind == "baseline"]
+    apart: list[EvaluatedRun] = []
+    for each in evaluated:
+        if each.baseline is not None and _alike(each.baseline, known) is None:
+            known.append((each.baseline, each.title))
+            apart.append(each)
+    names = {each.title: BASELINE if len(apart) == 1 else f"{BASELINE} of {each.title}" for each in apart}
+    named = []
+    for each in apart:
+        standing = each.evaluation.standing("baseline")
+        assert standing is not None and each.baseline is not None
+        named.append(_Named(names[each.title], each, each.baseline, standing, False, None))
+    for each in evaluated:
+        yardstick = None
+        if each.evaluation.subject.kind == "model" and known:
+            title = _alike(each.baseline, known) if each.baseline is not None else known[0][1]
+            yardstick = names.get(title or "", title)
+        named.append(_Named(each.title, each, each.subject, each.evaluation.subject, True, yardstick))
+    return named
+
+
+def _alike(given: Given, known: Sequence[tuple[Given, str]]) -> str | None:
+    """The title of the baseline that answers the same."""
+    return next((title for other, title in known if np.array_equal(given.types, other.types)), None)
+
+
 def _entries(evaluated: Sequence[EvaluatedRun], prices: Prices) -> list[_Entry]:
-    """The baseline once, then the runs."""
-    named: list[tuple[str, EvaluatedRun, Given, Standing, bool]] = []
-    beside = next((each for each in evaluated if each.baseline is not None), None)
-    if beside is not None and not any(each.is_baseline_of(beside) for each in evaluated):
-        standing = beside.evaluation.standing("baseline")
-        if standing is not None and beside.baseline is not None:
-            named.append((BASELINE, beside, beside.baseline, standing, False))
-    named += [(each.title, each, each.subject, each.evaluation.subject, True) for each in evaluated]
-    prices.require_known(title for title, *_ in named)
+    named = _named(evaluated)
+    prices.require_known([*(each.title for each in named), BASELINE])
     resamples = Resamples.draw(len(evaluated[0].ids))
-    return [_entry(*each, prices, resamples) for each in named]
+    return [_entry(each, prices, resamples) for each in named]
 
 
-def _entry(
-    title: str, of: EvaluatedRun, given: Given, standing: Standing, is_run: bool, prices: Prices, resamples: Resamples
-) -> _Entry:
+def _entry(named: _Named, prices: Prices, resamples: Resamples) -> _Entry:
+    of, given, standing = named.of, named.given, named.standing
     correct = of.correct(given)
     curve = Curve(
-        standing.kind, title, metrics.reliability(given.confidence, correct), coverage(given.confidence, correct)
+        standing.kind, named.title, metrics.reliability(given.confidence, correct), coverage(given.confidence, correct)
     )
-    cost = prices.cost(title, standing)
-    contestant = Contestant(title, standing, of.evaluation.facts, of.folder, curve, is_run, cost)
+    contestant = Contestant(
+        title=named.title,
+        standing=standing,
+        facts=of.evaluation.facts,
+        folder=of.folder,
+        curve=curve,
+        is_run=named.is_run,
+        cost=prices.cost(named.title, standing),
+        yardstick=named.yardstick,
+    )
     position: dict[str, int] = {}
     targets, answers = (
         np.fromiter((position.setdefault(name, len(position)) for name in names), np.int64, len(names))
@@ -108,11 +151,12 @@ def _entry(
 
 
 def _pairs(entries: Sequence[_Entry], rows: EvaluatedRun) -> tuple[Pair, ...]:
-    """Every run against the baseline, then every two runs."""
-    yardstick = next((each for each in entries if each.contestant.standing.kind == "baseline"), None)
-    others = [each for each in entries if each is not yardstick]
-    couples = [(each, yardstick) for each in others if yardstick is not None]
-    couples += itertools.combinations(others, 2)
+    """Every run against its baseline, then every two runs."""
+    by_title = {entry.contestant.title: entry for entry in entries}
+    runs = [entry for entry in entries if entry.contestant.is_run]
+    couples = [(run, by_title[own]) for run in runs if (own := run.contestant.yardstick) is not None]
+    held = [{id(first), id(second)} for first, second in couples]
+    couples += [pair for pair in itertools.combinations(runs, 2) if {id(pair[0]), id(pair[1])} not in held]
     types, categories = _groupings(rows)
     return tuple(_pair(first, second, types, categories) for first, second in couples)
 
@@ -155,7 +199,7 @@ def _notes(evaluated: Sequence[EvaluatedRun]) -> tuple[str, ...]:
     baselines = [each.baseline.types for each in evaluated if each.baseline is not None]
     if any(not np.array_equal(baselines[0], other) for other in baselines[1:]):
         notes.append(
-            "The runs' baselines do not answer alike, so the runs were not trained on the same rows or columns; the "
-            "first run's is shown."
+            "The runs' baselines do not answer alike, so the runs were not trained on the same rows or columns. Each run "
+            "is held against its own."
         )
     return tuple(notes)

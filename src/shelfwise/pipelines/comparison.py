@@ -17,13 +17,14 @@ from shelfwise.pipelines.gains import Gains
 class Contestant:
     """One classifier among those compared."""
 
-    title: str  # unique: the run folder's name, or "baseline"
+    title: str  # unique: the run folder's name, "baseline", or "baseline of NAME" where the runs' baselines differ
     standing: Standing
     facts: Facts  # of the evaluation that its answers come from
     folder: Path  # of that evaluation
     curve: Curve
     is_run: bool  # one of the runs that were named, not the baseline beside them
     cost: Cost | None  # None where its time is not known
+    yardstick: str | None = None  # title of the baseline that a run is held against
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,8 @@ class Comparison:
 
     rows: int
     majority: Standing
-    contestants: tuple[Contestant, ...]  # the baseline first, if there is one, then the runs as they were named
-    pairs: tuple[Pair, ...]  # every run with the baseline, then the runs with each other
+    contestants: tuple[Contestant, ...]  # the baselines first, if there are any, then the runs as they were named
+    pairs: tuple[Pair, ...]  # every run with its baseline, then the runs with each other
     all_right: int  # rows that every contestant gets right
     none_right: int  # rows that none does
     notes: tuple[str, ...]  # what keeps the comparison from being even
@@ -69,10 +70,9 @@ class Comparison:
         """The runs that were named."""
         return tuple(contestant for contestant in self.contestants if contestant.is_run)
 
-    @property
-    def baseline(self) -> Contestant | None:
-        """The baseline: the one beside the runs, or a run that is one."""
-        return next((each for each in self.contestants if each.standing.kind == "baseline"), None)
+    def against_baseline(self, run: Contestant) -> Pair | None:
+        """A run and the baseline that it is held against; None without one."""
+        return self.pair(run.title, run.yardstick) if run.yardstick is not None else None
 
     def pair(self, first: str, second: str) -> Pair | None:
         """These two, if they were compared in this order."""
@@ -85,7 +85,12 @@ class Comparison:
             "fingerprint": self.contestants[0].facts.fingerprint,
             "majority": asdict(self.majority),
             "contestants": [
-                {"title": each.title, **asdict(each.standing), "cost": each.cost and asdict(each.cost)}
+                {
+                    "title": each.title,
+                    "baseline": each.yardstick,
+                    **asdict(each.standing),
+                    "cost": each.cost and asdict(each.cost),
+                }
                 for each in self.contestants
             ],
             "pairs": [_pair(pair) for pair in self.pairs],

@@ -78,14 +78,15 @@ def _link(evaluation: Path, folder: Path) -> str:
 
 
 def _against_baseline(comparison: Comparison, run: Contestant) -> Paired | None:
-    pair = comparison.pair(run.title, comparison.baseline.title) if comparison.baseline else None
+    pair = comparison.against_baseline(run)
     return pair.paired if pair else None
 
 
 def _opened(comparison: Comparison) -> Pair:
     """The pair whose gains are shown at once: that of the verdict, else the first."""
-    if comparison.worth is not None and comparison.baseline is not None:
-        return comparison.pair(comparison.worth.run, comparison.baseline.title) or comparison.pairs[0]
+    if comparison.worth is not None:
+        best = next(run for run in comparison.runs if run.title == comparison.worth.run)
+        return comparison.against_baseline(best) or comparison.pairs[0]
     return comparison.pairs[0]
 
 
@@ -101,5 +102,5 @@ def headline(comparison: Comparison) -> str:
     )
     runs = [each for each in ranked if each.is_run]
     others = [f"{each.title} {shares[each.title]}" for each in runs[1:]]
-    others += [f"the baseline {shares[each.title]}" for each in ranked if not each.is_run]
+    others += [f"the {each.title} {shares[each.title]}" for each in ranked if not each.is_run]
     return f"{runs[0].title} gets {shares[runs[0].title]} of 100 products right, {', '.join(others)}."

@@ -64,7 +64,8 @@ class Prices:
         if standing.seconds is None or not standing.scores.n:
             return None
         hours = standing.seconds / standing.scores.n * MILLION / 3600
-        price = self.own.get(title, self.every)
+        shared = self.own.get(standing.kind, self.every) if standing.kind == "baseline" else self.every
+        price = self.own.get(title, shared)
         return Cost(hours, price, None if price is None else hours * price)
 
 

@@ -74,14 +74,6 @@ class EvaluatedRun:
         """(N,) whether these answers are right."""
         return np.equal(given.types, self.truth).astype(np.bool_)
 
-    def is_baseline_of(self, other: EvaluatedRun) -> bool:
-        """Whether this run is the very baseline that stands beside another."""
-        return (
-            self.evaluation.subject.kind == "baseline"
-            and other.baseline is not None
-            and np.array_equal(self.subject.types, other.baseline.types)
-        )
-
     def require_same_rows(self, other: EvaluatedRun) -> None:
         """Refuse to compare answers to different questions.
 

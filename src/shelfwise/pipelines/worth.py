@@ -14,12 +14,15 @@ NAMED = 4  # types or categories named in a sentence
 
 
 def worth(contestants: Sequence[Contestant], pairs: Sequence[Pair]) -> Worth | None:
-    """The verdict on the language model that gets most right; None without one, or without a baseline."""
-    baseline = next((each for each in contestants if each.standing.kind == "baseline"), None)
-    models = [each for each in contestants if each.standing.kind == "model"]
-    if baseline is None or not models:
+    """The verdict on the language model that gets most right, against the baseline of its own rows and columns.
+
+    None without a language model that has a baseline.
+    """
+    models = [each for each in contestants if each.standing.kind == "model" and each.yardstick is not None]
+    if not models:
         return None
     best = max(models, key=lambda each: each.standing.scores.accuracy)
+    baseline = next(each for each in contestants if each.title == best.yardstick)
     pair = next(pair for pair in pairs if (pair.first, pair.second) == (best.title, baseline.title))
     return Worth(
         run=best.title,

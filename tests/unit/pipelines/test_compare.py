@@ -190,7 +190,32 @@ def test_baselines_that_differ_are_told(runs: Path) -> None:
     swapped = pa.array(["Rice"] * len(table))
     at = table.column_names.index("baseline_predicted_type")
     parquet.write_table(table.set_column(at, "baseline_predicted_type", swapped), path)
-    assert "baselines do not answer alike" in compare([runs / "tiny-llama", runs / "tiny-falcon"]).notes[0]
+    found = compare([runs / "tiny-llama", runs / "tiny-falcon"])
+    assert "baselines do not answer alike" in found.notes[0]
+
+
+def test_a_run_is_held_against_the_baseline_of_its_own_rows_and_columns(runs: Path) -> None:
+    path = runs / "tiny-falcon" / "evaluation" / "predictions.parquet"
+    table = parquet.read_table(path)
+    at = table.column_names.index("baseline_predicted_type")
+    truth = table["true_type"]  # a baseline that is always right, as one that reads more columns might be
+    parquet.write_table(table.set_column(at, "baseline_predicted_type", truth), path)
+    found = compare(
+        [runs / "tiny-llama", runs / "tiny-falcon"], out=runs / "compare.html", prices=Prices.parse(["baseline=0.1"])
+    )
+    assert [each.title for each in found.contestants] == [
+        "baseline of tiny-llama", "baseline of tiny-falcon", "tiny-llama", "tiny-falcon",
+    ]  # fmt: skip
+    assert [(pair.first, pair.second) for pair in found.pairs] == [
+        ("tiny-llama", "baseline of tiny-llama"),
+        ("tiny-falcon", "baseline of tiny-falcon"),
+        ("tiny-llama", "tiny-falcon"),
+    ]
+    held = found.against_baseline(found.runs[1])
+    assert held is not None
+    assert held.paired.gains == 0  # nothing to gain where the baseline is always right
+    assert all(each.cost and each.cost.price_per_hour == 0.1 for each in found.contestants if not each.is_run)
+    assert "baseline of tiny-falcon" in (runs / "compare.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("damage", ["cut", "short", "column"])
