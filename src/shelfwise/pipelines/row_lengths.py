@@ -13,7 +13,8 @@ from shelfwise.data.catalogue import read_catalogue, require_trainable
 from shelfwise.prompts import PromptFormat
 from shelfwise.records import Product
 
-# BigBasket's prompts: 12.1 tokens on average (standard deviation 5.7) and 57 at most with SmolLM2's tokenizer, 61 with one trained on the names.
+# BigBasket's prompts with SmolLM2's tokenizer: 12.1 tokens on average, standard deviation 5.7, 57 at most; 61 with one
+# trained on the names.
 _USUAL_MEAN, _USUAL_LONGEST, _USUAL_SPREAD = 12.1, 61, 5.7
 # Its types: 4.7 tokens on average and 12 at most, and the end of text.
 _LABEL_MEAN, _LABEL_LONGEST = 5.7, 13

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from support.runs import write_catalogue
 
 from shelfwise import artifact
 from shelfwise.config import parse
@@ -14,6 +13,7 @@ from shelfwise.data.leakage import find_leakage
 from shelfwise.errors import CorruptArtifactError
 from shelfwise.pipelines import leakage_record
 from shelfwise.pipelines.run import prepare
+from support.runs import write_catalogue
 
 CONFIG = {"model": "baseline", "text_columns": ["brand", "product"], "split": {"strategy": "random"}}
 
