@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from shelfwise.config import Precision
 from shelfwise.labels import Labels
-from shelfwise.modeling import distributed, sharding
+from shelfwise.modeling import distributed, out_of_memory, sharding
 from shelfwise.modeling.batching import inference_batches, pad
 from shelfwise.modeling.encoding import Encoder
 from shelfwise.modeling.hardware import autocast
@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 _TOKEN_BUDGET = {"cuda": 16_384, "cpu": 2_048}
 
 
+@dataclass(slots=True)
+class Shrinkage:
+    """How often batches had to be halved to fit the memory."""
+
+    halvings: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
     """A language model with its tokenizer, ready to score."""
@@ -41,6 +48,7 @@ class Engine:
     precision: Precision
     tree: LabelTree | None = None  # of the labels; for `completion` only
     packed: PackedModel | None = None  # the same model without padding, where it can be
+    shrinkage: Shrinkage = field(default_factory=Shrinkage, compare=False)
 
     @classmethod
     def of(
@@ -71,19 +79,36 @@ class Engine:
         self.model.eval()
         try:
             with sharding.no_gradients(self.model), autocast(self.device, self.precision):
-                for batch in self._batches([len(row) for row in rows]):
+                waiting = self._batches([len(row) for row in rows])
+                while waiting:
+                    batch = waiting.pop(0)
                     mine = distributed.share(batch)
                     # Pieces of a cut model are gathered by all at once, so that one without a row passes one too.
-                    scores = self._score([rows[i] for i in mine or batch[:1]])
-                    scored[mine] = scores[: len(mine)].cpu()
+                    scores = self._fitting([rows[i] for i in mine or batch[:1]])
+                    if scores is None:
+                        waiting = [half for whole in [batch, *waiting] for half in _halves(whole)]
+                    else:
+                        scored[mine] = scores[: len(mine)].cpu()
         finally:
             sharding.reshard(self.model)
             self.model.train(training)
         result: NDArray[np.float32] = distributed.summed(scored).numpy()
         return result
 
+    def _fitting(self, rows: Sequence[Sequence[int]]) -> Tensor | None:
+        """(N, C) scores; None where the memory is full, and batches have to be smaller from now on."""
+        try:
+            return self._score(rows)
+        except RuntimeError as error:
+            # Several processes meet in the middle of a pass, so one can't go back alone.
+            if len(rows) == 1 or distributed.is_joined() or not out_of_memory.is_out_of_memory(error):
+                raise
+        out_of_memory.release(self.device)
+        self.shrinkage.halvings += 1
+        return None
+
     def _batches(self, lengths: Sequence[int]) -> list[list[int]]:
-        budget = _TOKEN_BUDGET.get(self.device.type, _TOKEN_BUDGET["cpu"])
+        budget = _TOKEN_BUDGET.get(self.device.type, _TOKEN_BUDGET["cpu"]) >> self.shrinkage.halvings
         if self.tree is None:
             return list(inference_batches(lengths, budget))
         nodes = len(self.tree)
@@ -122,6 +147,10 @@ class Engine:
         with autocast(self.device, self.precision):
             logits: Tensor = head(hidden)
         return logits
+
+
+def _halves(batch: list[int]) -> list[list[int]]:
+    return [batch] if len(batch) == 1 else [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
 
 
 def causal_parts(model: Any) -> tuple[nn.Module, nn.Module]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from torch import nn
+
 from shelfwise.config import Precision, TrainConfig
 from shelfwise.errors import CorruptArtifactError
 from shelfwise.labels import Labels
@@ -48,8 +50,22 @@ def load_engine(
         CorruptArtifactError: a folder can't be loaded.
         ModelAccessError: an adapter's base model can't be had from here.
     """
-    place = resolve_device(device)
+    model, settled = load_base(config, labels, parts, device=device, precision=precision)
+    if config.method != "full":
+        model = adapters.load(model, parts.adapter)
     encoder = Encoder(load_tokenizer(parts.tokenizer), prompts)
+    return Engine.of(model, encoder, config.objective, labels, resolve_device(device), settled)
+
+
+def load_base(
+    config: TrainConfig, labels: Labels, parts: Parts, *, device: str, precision: Precision | Literal["auto"]
+) -> tuple[nn.Module, Precision]:
+    """Load the weights of a finished run: its own of a full one, else those of its base model, without the adapter.
+
+    Returns:
+        The model, and the precision that "auto" comes to.
+    """
+    place = resolve_device(device)
     wanted = config.training.precision if precision == "auto" else precision
     if wanted == "fp16" and place.type == "cpu":
         wanted = "fp32"
@@ -61,12 +77,10 @@ def load_engine(
         precision=resolve_precision(wanted, place),
         trainable=False,
     )
-    pad_token_id = encoder.tokenizer.pad_token_id
+    pad_token_id = load_tokenizer(parts.tokenizer).pad_token_id
     if config.method == "full":
-        model = backbone.load(parts.model, settings, pad_token_id)
-    else:
-        base = registry.resolve(config.model, config.revision).folder
-        if base is None:
-            raise CorruptArtifactError(f"{parts.adapter}: an adapter of {config.model}, which has no weights to adapt.")
-        model = adapters.load(backbone.load(base, settings, pad_token_id), parts.adapter)
-    return Engine.of(model, encoder, config.objective, labels, place, settings.precision)
+        return backbone.load(parts.model, settings, pad_token_id), settings.precision
+    base = registry.resolve(config.model, config.revision).folder
+    if base is None:
+        raise CorruptArtifactError(f"{parts.adapter}: an adapter of {config.model}, which has no weights to adapt.")
+    return backbone.load(base, settings, pad_token_id), settings.precision

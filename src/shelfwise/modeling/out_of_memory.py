@@ -102,7 +102,7 @@ class FittingParts:
                 return losses[-1]
             # Not in `except`: there the error's traceback holds every tensor of the failed pass.
             model.zero_grad()
-            _release(inputs["input_ids"].device)
+            release(inputs["input_ids"].device)
             self.micro_batch_size = smaller(self.micro_batch_size)
             self._shrunk(self.micro_batch_size)
             wanted = [*self._accumulated, inputs]
@@ -111,7 +111,7 @@ class FittingParts:
         return torch.stack([step(part) for part in parts(inputs, self.micro_batch_size, self._pad)]).sum()
 
 
-def _release(device: torch.device) -> None:
+def release(device: torch.device) -> None:
     """Give back what a failed pass still holds."""
     gc.collect()
     if device.type == "cuda":

@@ -41,3 +41,29 @@ def test_scoring_leaves_the_model_in_the_mode_it_was_in(training, make_engine):
 
 def test_no_names_give_no_rows(make_engine):
     assert make_engine("llama").log_probs([]).shape == (0, 5)
+
+
+@pytest.mark.parametrize("objective", ["head", "completion"])
+def test_a_full_memory_halves_the_batches_and_loses_nothing(objective, make_engine, monkeypatch):
+    engine = make_engine("llama", objective)
+    wanted = engine.log_probs(NAMES)
+    plain, sizes = type(engine)._score, []
+
+    def full(self, rows):
+        sizes.append(len(rows))
+        if len(rows) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(self, rows)
+
+    monkeypatch.setattr(type(engine), "_score", full)
+    np.testing.assert_allclose(engine.log_probs(NAMES), wanted, atol=2e-5)
+    assert sizes == [4, 2, 1, 1, 1, 1]
+    assert engine.shrinkage.halvings == 2  # later calls begin with the smaller batches
+
+
+def test_a_row_that_does_not_fit_alone_and_other_errors_are_raised(make_engine, monkeypatch):
+    engine = make_engine("llama")
+    for error in (torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("something else")):
+        monkeypatch.setattr(type(engine), "_score", lambda self, rows, error=error: (_ for _ in ()).throw(error))
+        with pytest.raises(RuntimeError, match=str(error)):
+            engine.log_probs(NAMES)
