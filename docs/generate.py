@@ -343,18 +343,21 @@ def help_of(*words: str) -> str:
 
 
 def commands() -> list[str]:
-    """Names of all commands, in the order of the help."""
+    """Names of all commands, in the order of the help; those of a group follow it, as "review load"."""
     from typer.main import get_command
 
     from shelfwise.cli import app
 
-    return list(get_command(app).commands)  # type: ignore[attr-defined]  # a group's
+    names = []
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]  # a group's
+        names += [name, *(f"{name} {inner}" for inner in getattr(command, "commands", {}))]
+    return names
 
 
 def cli_page() -> str:
     """docs/cli.md."""
     parts = [CLI_HEAD.replace("VERSION", metadata.version("typer")), f"```text\n{help_of()}\n```"]
-    parts += [f"## `shelfwise {name}`\n\n```text\n{help_of(name)}\n```" for name in commands()]
+    parts += [f"## `shelfwise {name}`\n\n```text\n{help_of(*name.split())}\n```" for name in commands()]
     return "\n\n".join(parts) + "\n"
 
 

@@ -18,6 +18,7 @@ _WHERE = {
     "demo": "shelfwise.pipelines.demo",
     "evaluate": "shelfwise.pipelines.evaluate",
     "evaluate_all": "shelfwise.pipelines.side_by_side",
+    "export": "shelfwise.pipelines.export",
     "make_splits": "shelfwise.data.split",
     "plan": "shelfwise.pipelines.plan",
     "predict": "shelfwise.pipelines.predict",

@@ -16,7 +16,7 @@ _START_S = 60.0
 
 
 def programs() -> Path | None:
-    """The folder of `initdb` and `postgres`; None where PostgreSQL is not installed, or root has nobody to run it as."""
+    """The folder of `initdb` and `postgres`; None without PostgreSQL, or where root has nobody to run it as."""
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     found = shutil.which("postgres") or (str(installed[-1]) if installed else None)
     if found is None or (os.geteuid() == 0 and not _has_user()):

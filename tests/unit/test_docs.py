@@ -17,7 +17,14 @@ from shelfwise.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-COMMANDS = get_command(app).commands
+COMMANDS = {
+    name: command
+    for outer, group in get_command(app).commands.items()
+    for name, command in {
+        outer: group,
+        **{f"{outer} {k}": v for k, v in getattr(group, "commands", {}).items()},
+    }.items()
+}
 TREE_ENTRY = re.compile(r"^((?:│   |    )*)(?:├── |└── )(\S+)", re.MULTILINE)
 
 
@@ -83,9 +90,10 @@ def test_relative_links_lead_to_files(page):
 def test_commands_in_the_documents_exist_with_their_options(page):
     for words in shell_lines(page.read_text(encoding="utf-8")):
         if words[0] == "shelfwise":
-            assert words[1] in COMMANDS, words
+            name = " ".join(words[1:3]) if " ".join(words[1:3]) in COMMANDS else words[1]
+            assert name in COMMANDS, words
             given = {word.partition("=")[0] for word in words if word.startswith("--")}
-            assert given <= options_of(words[1]), words
+            assert given <= options_of(name), words
 
 
 def test_the_real_run_in_the_readme_names_all_its_steps():

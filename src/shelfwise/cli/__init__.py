@@ -9,7 +9,21 @@ from typing import Any
 import typer
 
 from shelfwise import __version__
-from shelfwise.cli import audit_labels, check, compare, demo, evaluate, models, plan, predict, split, train
+from shelfwise.cli import (
+    audit_labels,
+    check,
+    compare,
+    demo,
+    evaluate,
+    export,
+    models,
+    plan,
+    predict,
+    review,
+    serve,
+    split,
+    train,
+)
 from shelfwise.errors import ShelfwiseError
 
 # The base of all wrong calls: click's ClickException, of which newer typers (0.29 is one) carry their own copy.
@@ -38,7 +52,21 @@ def _root(
     """Teaches a language model a retailer's shelves: from product names to inventory types."""
 
 
-for _module in (demo, models, plan, check, audit_labels, split, train, evaluate, compare, predict):
+for _module in (
+    demo,
+    models,
+    plan,
+    check,
+    audit_labels,
+    split,
+    train,
+    evaluate,
+    compare,
+    predict,
+    export,
+    review,
+    serve,
+):
     _module.register(app)
 
 

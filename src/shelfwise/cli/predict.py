@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,13 @@ from shelfwise.cli import _shared
 
 if TYPE_CHECKING:
     from shelfwise.pipelines.predict import PredictionSummary
+
+
+class Engine(str, enum.Enum):
+    """Choices of --engine."""
+
+    local = "local"
+    ray = "ray"
 
 
 def register(app: typer.Typer) -> None:
@@ -38,6 +46,17 @@ def command(
     category: _shared.CategoryColumn = None,
     sub_category: _shared.SubCategoryColumn = None,
     baseline: Annotated[bool, typer.Option("--baseline", help="Ask the run's linear baseline instead.")] = False,
+    cascade: Annotated[
+        bool,
+        typer.Option("--cascade", help="Ask the baseline first, and the model only where it keeps no promise."),
+    ] = False,
+    engine: Annotated[
+        Engine, typer.Option(help="Where it is done: on this machine, or on a Ray cluster.")
+    ] = Engine.local,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of --engine ray: actors that hold the model. Default: one a GPU."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
     precision: Annotated[_shared.Precision, typer.Option(help="Of the model's arithmetic.")] = _shared.Precision.auto,
     resume: Annotated[
@@ -54,25 +73,35 @@ def command(
     each, or one file with the rows of all. A job that was stopped, even by a kill, goes on with --resume from the last
     finished part, and its output is that of an unbroken one, byte by byte.
 
+    With --cascade, the run's linear baseline answers the rows where it keeps the promise, and the language model only
+    the rest; the column model says who answered.
+
+    With --engine ray the work is spread over the Ray cluster that this machine belongs to, and OUTPUT is a folder of
+    files whose names in order give the rows in order; its suffix gives their format, as in predictions.parquet.
+
     The output holds the input's columns, then predicted_type, confidence, decision, level, top_k, path, sure_path and
     model. Rows that can't be classified go to OUTPUT's name with the ending .rejects.csv, with the reason.
     """
     from shelfwise.pipelines.predict import expected_rows, predict
 
+    if baseline and cascade:
+        raise typer.BadParameter("asks the baseline alone, and --cascade asks both", param_hint="--baseline")
+    options: dict[str, Any] = {
+        "top_k": top_k,
+        "columns": _shared.columns(product, None, brand, category, sub_category),
+        "which": "baseline" if baseline else "cascade" if cascade else "model",
+        "precision": precision.value,
+        "force": force,
+        "resume": resume,
+    }
     with _progress(expected_rows(source)) as progress:
-        summary = predict(
-            run,
-            source,
-            out,
-            top_k=top_k,
-            columns=_shared.columns(product, None, brand, category, sub_category),
-            which="baseline" if baseline else "model",
-            device=device,
-            precision=precision.value,
-            force=force,
-            resume=resume,
-            progress=progress,
-        )
+        if engine is Engine.ray:
+            from shelfwise.pipelines.ray_predict import Cluster, predict_on_ray
+
+            cluster = Cluster(workers=workers)
+            summary = predict_on_ray(run, source, out, cluster=cluster, progress=progress, **options)
+        else:
+            summary = predict(run, source, out, device=device, progress=progress, **options)
     if as_json:
         _shared.print_json(summary.to_json())
     else:
@@ -111,6 +140,8 @@ def _print(summary: PredictionSummary) -> None:
     if summary.resumed:
         typer.echo(f"  {summary.resumed:,} rows were done already")
     typer.echo(f"  {summary.predicted:,} predicted, {summary.scored:,} different texts scored")
+    if len(summary.by_model) > 1:
+        typer.echo("  answered by " + ", ".join(f"{name}: {rows:,}" for name, rows in summary.by_model.items()))
     review = summary.predicted - summary.accepted
     typer.echo(f"  {summary.accepted:,} accepted ({summary.accepted_share:.1%}), {review:,} to review")
     for ours, name in summary.renamed.items():

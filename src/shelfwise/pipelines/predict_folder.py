@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from shelfwise.artifact import write_json
 from shelfwise.errors import CorruptArtifactError, InputError
-from shelfwise.pipelines.predict_inputs import InputFile
+from shelfwise.pipelines.predict_inputs import inputs_of
 from shelfwise.pipelines.predict_summary import PredictionSummary
 from shelfwise.pipelines.predict_tally import Tally
 
@@ -28,10 +28,15 @@ def predict_each(sources: Sequence[Path], out: Path, job: Job, progress: Progres
     """Predict each file into one of the same name in the folder `out`, which is made when missing.
 
     Raises:
-        InputError: two files have the same name; or as of a single file.
+        InputError: two files have the same name, or an unfinished job is there; or as of a single file.
         CorruptArtifactError: what an unfinished job left can't be read.
     """
     _require_different_names(sources)
+    if (out / RECORD).exists() and not (job.settings.resume or job.settings.force):
+        raise InputError(
+            f"{out}: an unfinished job for this folder is there. Go on from where it stopped with --resume, or start "
+            "over with --force."
+        )
     record = _read(out / RECORD) if job.settings.resume else {}
     summaries: list[PredictionSummary] = []
     for source in sources:
@@ -42,7 +47,7 @@ def predict_each(sources: Sequence[Path], out: Path, job: Job, progress: Progres
                 progress(before + done)
 
         target = out / source.name
-        key = {**job.call(), "input": asdict(InputFile.of(source))}
+        key = {**job.call(), "input": inputs_of([source])}
         entry = record.get(source.name, {})
         ours = entry.get("key") == key
         if ours and "summary" in entry and target.exists():

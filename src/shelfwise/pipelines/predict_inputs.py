@@ -1,11 +1,11 @@
-"""What a prediction job reads: one file, all product files of a folder, or the files that a pattern finds."""
+"""What a prediction job reads, one file, a folder or what a pattern finds, and where its rejects go."""
 
 from __future__ import annotations
 
 import glob
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from shelfwise.artifact import sha256
@@ -52,6 +52,11 @@ def find_inputs(source: Path) -> tuple[Path, ...]:
     return tuple(sorted(found))
 
 
+def rejects_path(out: Path) -> Path:
+    """Where the rows that can't be classified go: beside the output, always as plain CSV."""
+    return out.with_name(f"{plain_name(out).stem}{REJECTS_ENDING}")
+
+
 def open_inputs(sources: Sequence[Path]) -> RowStream:
     """One stream of rows of one or several files; each row's source names its own file.
 
@@ -79,6 +84,11 @@ class InputFile:
     def of(cls, path: Path) -> InputFile:
         """Hash a file."""
         return cls(path.name, path.stat().st_size, sha256(path))
+
+
+def inputs_of(sources: Sequence[Path]) -> list[dict[str, object]]:
+    """The files of a job as its record holds them."""
+    return [asdict(InputFile.of(source)) for source in sources]
 
 
 def expected_rows(source: Path) -> int | None:

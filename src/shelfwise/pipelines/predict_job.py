@@ -1,26 +1,24 @@
-"""One output of a prediction job: read a part, answer it, write it down, and go on; at the end put the parts together."""
+"""One output of a prediction job: read a part, answer it, write it down; at the end put the parts together."""
 
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from shelfwise import __version__, artifact
 from shelfwise.classifier import Classifier
 from shelfwise.config import Columns, Precision
-from shelfwise.data.catalogue import product_of
-from shelfwise.data.writer import Cell
 from shelfwise.pipelines import predict_files, predict_parts
-from shelfwise.pipelines.predict_answers import Alone, Answer, Answerer, Memory
-from shelfwise.pipelines.predict_inputs import InputFile
+from shelfwise.pipelines.predict_answers import Alone, Answerer, Memory
+from shelfwise.pipelines.predict_inputs import inputs_of
 from shelfwise.pipelines.predict_parts import Kind, Parts
 from shelfwise.pipelines.predict_plan import Plan, make_plan
+from shelfwise.pipelines.predict_rows import answer_cells, reject_cells, sort_out, tally_of
 from shelfwise.pipelines.predict_summary import PredictionSummary
-from shelfwise.pipelines.predict_tally import FIRST_REJECTS, Tally
+from shelfwise.pipelines.predict_tally import Tally
 from shelfwise.records import RawRow, Reject
 
 REMEMBERED_TEXTS = 200_000  # measured: with the top 3 of each, 135 MiB
@@ -76,7 +74,7 @@ class Job:
                 model = " then ".join(parts.tally.by_model)
                 parts.clear()
             else:
-                memory = Memory(self._loaded(), settings.top_k, self._remembered_parts)
+                memory = Memory(self.loaded(), settings.top_k, self._remembered_parts)
                 model, started = memory.answerer.name, self._clock()
                 self._work(plan, memory, parts, progress)
                 predict_files.put_together(plan, parts)
@@ -102,14 +100,14 @@ class Job:
 
     def _key(self, plan: Plan) -> dict[str, object]:
         """What an unfinished job must agree in to be resumed."""
-        inputs = [asdict(InputFile.of(source)) for source in plan.sources]
-        return {**self.call(), "input": inputs, "text_columns": list(plan.text_columns)}
+        return {**self.call(), "input": inputs_of(plan.sources), "text_columns": list(plan.text_columns)}
 
     @property
     def _remembered_parts(self) -> int:
         return max(1, REMEMBERED_TEXTS // self.settings.chunk_rows)
 
-    def _loaded(self) -> Answerer:
+    def loaded(self) -> Answerer:
+        """Who answers; loaded when it is first asked for."""
         if self._answerer is None:
             which, device, precision = self.settings.which, self.settings.device, self.settings.precision
             if which == "cascade":
@@ -142,23 +140,15 @@ def _part(
     chunk: Iterable[RawRow | Reject], plan: Plan, memory: Memory, parts: Parts
 ) -> tuple[dict[Kind, bytes], Tally]:
     """Answer a chunk of rows: the files of its part, and its counts."""
-    rows, texts, rejected = _sort_out(chunk, plan)
+    rows, texts, rejected = sort_out(chunk, plan)
     predict_files.require_room(plan, parts.tally.predicted + len(rows))
     answers, scored, remembered = memory.answer_part(texts)
-    cells = [(*row.values.values(), *_cells(answer)) for row, answer in zip(rows, answers, strict=True)]
+    cells = [(*row.values.values(), *answer_cells(answer)) for row, answer in zip(rows, answers, strict=True)]
     files: dict[Kind, bytes] = {"out": predict_files.part_of(plan, cells, not parts.done), "answers": remembered}
     if rejected:
-        lines = [_reject_cells(reject, plan.stream.columns) for reject in rejected]
+        lines = [reject_cells(reject, plan.stream.columns) for reject in rejected]
         files["rejects"] = predict_files.rejects_part_of(plan, lines, not parts.has("rejects"))
-    tally = Tally(
-        predicted=len(rows),
-        rejected=len(rejected),
-        accepted=sum(answer.prediction.decision == "accept" for answer in answers),
-        scored=scored,
-        by_model=Counter(answer.model for answer in answers),
-        first_rejects=tuple((reject.source, reject.reason) for reject in rejected[:FIRST_REJECTS]),
-    )
-    return files, tally
+    return files, tally_of(answers, rejected, scored)
 
 
 def _chunks(rows: Iterator[RawRow | Reject], first: int, size: int) -> Iterator[list[RawRow | Reject]]:
@@ -169,31 +159,3 @@ def _chunks(rows: Iterator[RawRow | Reject], first: int, size: int) -> Iterator[
         if not chunk:
             return
         yield chunk
-
-
-def _sort_out(chunk: Iterable[RawRow | Reject], plan: Plan) -> tuple[list[RawRow], list[str], list[Reject]]:
-    """The rows that can be classified, the text of each, and the rejected ones; all in the file's order."""
-    rows: list[RawRow] = []
-    texts: list[str] = []
-    rejected: list[Reject] = []
-    for row in chunk:
-        if isinstance(row, Reject):
-            rejected.append(row)
-            continue
-        product = product_of(row, plan.roles, plan.text_columns)
-        if isinstance(product, Reject):
-            rejected.append(product)
-        else:
-            rows.append(row)
-            texts.append(product.text)
-    return rows, texts, rejected
-
-
-def _cells(answer: Answer) -> tuple[Cell, ...]:
-    """One answer in the order of `predict_plan.ADDED`."""
-    p = answer.prediction
-    return p.label, p.confidence, p.decision, p.level, p.top_k, p.path, p.sure_path, answer.model
-
-
-def _reject_cells(reject: Reject, columns: Iterable[str]) -> list[Cell]:
-    return [reject.source, reject.reason, *(reject.values.get(column, "") for column in columns)]

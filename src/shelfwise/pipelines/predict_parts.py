@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from shelfwise.artifact import storage_errors, write_json
-from shelfwise.data.compression import plain_name
 from shelfwise.errors import CorruptArtifactError, InputError, InterruptedRunError, StorageError, WorkError
+from shelfwise.pipelines.predict_inputs import rejects_path
 from shelfwise.pipelines.predict_tally import Tally
 
 FORMAT = 1
@@ -76,7 +76,7 @@ class Parts:
             {kind: len(data) for kind, data in files.items()},
             tally.rows,
         )
-        write_json(self.folder / f"{number:06}.json", {**asdict(part), "tally": asdict(tally)})
+        self._write_json(f"{number:06}.json", {**asdict(part), "tally": asdict(tally)})
         if number >= remembered:
             self._path(number - remembered, "answers").unlink(missing_ok=True)
         self.done.append(part)
@@ -129,7 +129,11 @@ class Parts:
             if path.name != LOCK:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         self.done, self.tally, self.stage = [], Tally(), "working"
-        self._note("working")
+        try:
+            self._note("working")
+        except StorageError:
+            self.clear()
+            raise
 
     def restore(self) -> None:
         """Take up the parts that are there.
@@ -166,7 +170,14 @@ class Parts:
     def _note(self, stage: Stage) -> None:
         self.stage = stage
         tally = asdict(self.tally)
-        write_json(self.folder / JOB, {"format": FORMAT, "stage": stage, "tally": tally, "job": self._job})
+        self._write_json(JOB, {"format": FORMAT, "stage": stage, "tally": tally, "job": self._job})
+
+    def _write_json(self, name: str, document: Mapping[str, object]) -> None:
+        path = self.folder / name
+        try:
+            write_json(path, document)
+        except StorageError as error:  # the name that users know is the output's
+            raise StorageError(str(error).replace(str(path), str(self.out))) from error
 
     def _path(self, number: int, kind: Kind) -> Path:
         return self.folder / f"{number:06}.{kind}"
@@ -175,11 +186,6 @@ class Parts:
 def parts_folder(out: Path) -> Path:
     """Where the unfinished job of an output lies."""
     return out.with_name(f".{out.name}.parts")
-
-
-def rejects_path(out: Path) -> Path:
-    """Where the rows that can't be classified go: beside the output, always as plain CSV."""
-    return out.with_name(f"{plain_name(out).stem}.rejects.csv")
 
 
 def may_replace(out: Path) -> bool:

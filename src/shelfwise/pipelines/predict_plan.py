@@ -17,8 +17,8 @@ from shelfwise.data.reader import RowStream
 from shelfwise.data.writer import Column, Format, format_of
 from shelfwise.errors import InputError
 from shelfwise.pipelines.predict_answers import Answerer
-from shelfwise.pipelines.predict_inputs import find_inputs, open_inputs
-from shelfwise.pipelines.predict_parts import may_replace, rejects_path
+from shelfwise.pipelines.predict_inputs import find_inputs, open_inputs, rejects_path
+from shelfwise.pipelines.predict_parts import may_replace
 
 ADDED = (
     Column("predicted_type"),

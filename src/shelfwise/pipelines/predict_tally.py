@@ -43,7 +43,11 @@ class Tally:
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Tally:
         """From JSON."""
-        rejects = tuple((str(source), str(reason)) for source, reason in stored["first_rejects"])
-        counts = [int(stored[name]) for name in ("predicted", "rejected", "accepted", "scored")]
-        by_model = {str(name): int(rows) for name, rows in stored["by_model"].items()}
-        return cls(*counts, by_model, rejects)
+        return cls(
+            predicted=int(stored["predicted"]),
+            rejected=int(stored["rejected"]),
+            accepted=int(stored["accepted"]),
+            scored=int(stored["scored"]),
+            by_model={str(name): int(rows) for name, rows in stored["by_model"].items()},
+            first_rejects=tuple((str(source), str(reason)) for source, reason in stored["first_rejects"]),
+        )

@@ -27,7 +27,7 @@ BUSY_S = 30.0  # how long a writer waits for another
 _ATTEMPTS = 30  # of a transaction that lost a race; with the longest pauses about as long as a writer of SQLite waits
 _PAUSE_S = 2.0  # the longest between two attempts
 _MIGRATION_LOCK = 5_309_417_201  # any number: who migrates a PostgreSQL database holds it
-_RACES = ("40001", "40P01")  # SQLSTATE of serialization_failure and deadlock_detected
+_RACES = ("40001", "40P01", "23505")  # SQLSTATE of serialization_failure, deadlock_detected, unique_violation
 
 
 class Database:
@@ -196,4 +196,5 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
 
 
 def _is_race(error: exc.DBAPIError) -> bool:
-    return isinstance(error, exc.IntegrityError) or getattr(error.orig, "sqlstate", None) in _RACES
+    """SQLite's writers come one after another and never race; its errors have no `sqlstate`."""
+    return getattr(error.orig, "sqlstate", None) in _RACES

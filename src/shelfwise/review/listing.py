@@ -53,7 +53,9 @@ def history(connection: Connection, item_id: int) -> tuple[Recorded, ...]:
 
 def items(connection: Connection, wanted: Filter, limit: int, offset: int, now: float) -> tuple[Item, ...]:
     """Items in the order of the queue."""
-    found = _matching(items_with_siblings(), wanted).order_by(*QUEUE_ORDER).limit(limit).offset(offset)
+    # First which, then what: else the items of the same name would be counted for all that are sorted.
+    page = _matching(select(ITEMS.c.id), wanted).order_by(*QUEUE_ORDER).limit(limit).offset(offset).subquery()
+    found = items_with_siblings().where(ITEMS.c.id.in_(select(page.c.id))).order_by(*QUEUE_ORDER)
     return tuple(item_of(row, now) for row in connection.execute(found))
 
 
@@ -103,7 +105,8 @@ def progress(connection: Connection, now: float) -> Progress:
     counts = {status: (items, int(rows)) for status, items, rows in connection.execute(by_status)}
     is_open = select(func.count()).select_from(ITEMS).where(ITEMS.c.status == "open")
     skipped = connection.execute(is_open.where(ITEMS.c.skips > 0)).scalar_one()
-    leased = connection.execute(is_open.where(ITEMS.c.leased_until_s > now)).scalar_one()
+    held = is_open.where(ITEMS.c.leased_by.is_not(None), ITEMS.c.leased_until_s > now)
+    leased = connection.execute(held).scalar_one()
     none = (0, 0)
     return Progress(
         open=counts.get("open", none)[0],
@@ -121,6 +124,7 @@ def _reviewers(connection: Connection) -> tuple[ReviewerCount, ...]:
     standing = (
         select(DECISIONS.c.reviewer, ITEMS.c.status, func.count())
         .join(ITEMS, ITEMS.c.settled_by == DECISIONS.c.id)
+        .where(ITEMS.c.status.in_(("accepted", "corrected")))
         .group_by(DECISIONS.c.reviewer, ITEMS.c.status)
     )
     counts: dict[str, dict[str, int]] = {}

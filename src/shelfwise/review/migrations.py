@@ -52,7 +52,12 @@ _FIRST = (
     )
     """,
     "CREATE INDEX review_items_queue ON review_items (status, skips, priority DESC, id)",
-    "CREATE INDEX review_items_leased ON review_items (leased_by)",
+    "CREATE INDEX review_items_order ON review_items (skips, priority DESC, id)",
+    # With a single equality, or another order, SQLite would rather walk through all open items in the queue's order:
+    # 85 ms an item with 60,000 open ones.
+    "CREATE INDEX review_items_leased ON review_items (leased_by, status)",
+    "CREATE INDEX review_items_name ON review_items (name_key, status, skips, priority DESC, id)",
+    "CREATE INDEX review_items_counts ON review_items (status, skips, rows)",
     "CREATE INDEX review_items_settled ON review_items (settled_type)",
     """
     CREATE TABLE review_decisions (

@@ -1,5 +1,6 @@
 import errno
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ from pyarrow import parquet
 
 from shelfwise.calibration import Calibration
 from shelfwise.classifier import Classifier
-from shelfwise.errors import InputError, StorageError
-from shelfwise.pipelines import predict as pipeline
-from shelfwise.pipelines import predict_plan
-from support.predictions import ADDED, BAD_ROWS, CATALOGUE, INPUTS, LABELS, RECORDS, FakeScorer, Job
+from shelfwise.errors import InputError, InterruptedRunError, StorageError
+from shelfwise.pipelines import predict_inputs, predict_parts
+from shelfwise.pipelines.predict_answers import Alone, Memory
+from support.predictions import ADDED, BAD_ROWS, CALIBRATION, CATALOGUE, INPUTS, LABELS, RECORDS, FakeScorer, Job
 
 
 @pytest.fixture
@@ -106,13 +107,28 @@ def test_identical_texts_are_scored_once_over_all_chunks(job: Job) -> None:
 
 def test_what_is_remembered_is_bounded_and_the_longest_unseen_is_forgotten_first() -> None:
     scorer = FakeScorer()
-    answers = pipeline._Answers(Classifier("fake", LABELS, scorer, Calibration(), ("product",)), top_k=1, capacity=2)
-    assert len(answers.of(["a", "b", "c", "a"])) == 4
-    assert answers._known.keys() == {"b", "c"}
-    answers.of(["b"])
-    answers.of(["d"])
-    assert answers._known.keys() == {"b", "d"}
-    assert scorer.scored == ["a", "b", "c", "d"]
+    answerer = Alone(Classifier("fake", LABELS, scorer, Calibration(), ("product",)))
+    memory = Memory(answerer, top_k=1, parts=2)
+    for part in (["a", "b"], ["c", "b"], ["d"], ["e"], ["b", "a"]):
+        memory.answer_part(part)
+    assert scorer.scored == ["a", "b", "c", "d", "e", "b", "a"]  # b's last part was three parts before
+    assert len(memory) == 4
+    memory.answer_part(["e"])
+    assert scorer.scored[-1] == "a"
+
+
+def test_a_memory_that_is_written_down_and_recalled_answers_alike_and_forgets_alike() -> None:
+    scorers = FakeScorer(), FakeScorer()
+    memories = [
+        Memory(Alone(Classifier("fake", LABELS, scorer, CALIBRATION, ("product",))), top_k=3, parts=2)
+        for scorer in scorers
+    ]
+    written = [memories[0].answer_part(part)[2] for part in (["tea unsure", "a"], ["b"])]
+    for number, part in enumerate(written):
+        memories[1].recall(number, part, "test")
+    for later in (["a", "tea unsure"], ["odd c", "b"], ["a"]):
+        assert memories[1].answer_part(later) == memories[0].answer_part(later)
+    assert scorers[1].scored == scorers[0].scored[3:]
 
 
 @pytest.mark.parametrize("name", ["NA", "null", "None", "nan", "N/A", "#N/A", "TRUE", "0", "1e5"])
@@ -159,14 +175,24 @@ def test_top_k_is_cut_to_the_number_of_labels_and_at_least_one(job: Job) -> None
         job.predict(source, "none.csv", top_k=0)
 
 
-def test_a_failure_on_the_second_chunk_leaves_no_file(job: Job) -> None:
+def test_a_failure_before_the_first_part_is_done_leaves_nothing(job: Job) -> None:
     source = job.file("in.csv", 'product\nTea a\n""\nTea b\nTea c\n')
-    job.scorer.fail_on = "Tea c"
+    job.scorer.fail_on = "Tea a"
     for suffix in ("csv", "jsonl", "parquet", "xlsx"):
         with pytest.raises(RuntimeError, match="device is gone"):
             job.predict(source, f"out.{suffix}", chunk_rows=2)
     assert [path.name for path in job.folder.iterdir()] == ["in.csv"]
     assert job.scorer.batches
+
+
+def test_a_failure_in_a_later_part_leaves_no_file_under_a_final_name(job: Job) -> None:
+    source = job.file("in.csv", 'product\nTea a\n""\nTea b\nTea c\n')
+    job.scorer.fail_on = "Tea c"
+    for suffix in ("csv", "jsonl", "parquet", "xlsx"):
+        with pytest.raises(RuntimeError, match="device is gone"):
+            job.predict(source, f"out.{suffix}", chunk_rows=2)
+        assert sorted(path.name for path in job.folder.iterdir()) == [f".out.{suffix}.parts", "in.csv"]
+        shutil.rmtree(job.folder / f".out.{suffix}.parts")
 
 
 def test_an_interruption_leaves_what_stood_there_before(job: Job) -> None:
@@ -177,32 +203,27 @@ def test_an_interruption_leaves_what_stood_there_before(job: Job) -> None:
         if done > 2:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(InterruptedRunError, match=r"out\.csv: interrupted\. 4 rows are done and kept.*--resume"):
         job.predict(source, chunk_rows=2, force=True, progress=interrupt)
     assert [path.read_text() for path in old] == ["old", "old"]
-    assert len(list(job.folder.iterdir())) == 3
+    assert sorted(path.name for path in job.folder.iterdir())[1:] == ["in.csv", "out.csv", "out.rejects.csv"]
 
 
-@pytest.mark.parametrize("full", ["out.csv", "out.rejects.csv"])
+@pytest.mark.parametrize(("full", "kind"), [("out.csv", "out"), ("out.rejects.csv", "rejects")])
 def test_a_full_disk_is_a_storage_error_that_names_the_file_and_leaves_none(
-    job: Job, monkeypatch: pytest.MonkeyPatch, full: str
+    job: Job, monkeypatch: pytest.MonkeyPatch, full: str, kind: str
 ) -> None:
-    real = pipeline.open_writer
+    real = predict_parts._write
 
-    def open_writer(stream: Any, target: Path, columns: Any) -> Any:
-        if target.name == full:
+    def write(path: Path, data: bytes) -> None:
+        if path.suffix == f".{kind}":
+            path.write_bytes(data[:9])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, data)
 
-            def refuse(data: bytes) -> int:
-                raise OSError(errno.ENOSPC, "No space left on device")
-
-            stream.write(b"half a li")
-            monkeypatch.setattr(pipeline, "open_writer", real)
-            stream = type("Full", (), {"write": staticmethod(refuse)})()
-        return real(stream, target, columns)
-
-    monkeypatch.setattr(pipeline, "open_writer", open_writer)
+    monkeypatch.setattr(predict_parts, "_write", write)
     with pytest.raises(StorageError, match=rf"{full}: the disk is full") as caught:
-        job.predict(job.file("in.csv", BAD_ROWS), chunk_rows=2)
+        job.predict(job.file("in.csv", BAD_ROWS), chunk_rows=4)
     assert caught.value.exit_status == 1
     assert [path.name for path in job.folder.iterdir()] == ["in.csv"]
 
@@ -213,10 +234,11 @@ def test_rows_in_flight_stay_bounded_on_a_large_file(job: Job, monkeypatch: pyte
     with (job.folder / "in.csv").open("w", encoding="utf-8") as stream:
         stream.write("product,n\n")
         stream.writelines(f"Tea {number % 10_000},{number}\n" for number in range(total))
-    open_rows = predict_plan.open_rows
+    open_rows = predict_inputs.open_rows
 
     class Counted:
         def __init__(self, source: Path) -> None:
+            self.path = source
             self.stream = open_rows(source)
             self.columns = self.stream.columns
 
@@ -233,7 +255,7 @@ def test_rows_in_flight_stay_bounded_on_a_large_file(job: Job, monkeypatch: pyte
         reported.append(done)
 
     reported: list[int] = []
-    monkeypatch.setattr(predict_plan, "open_rows", Counted)
+    monkeypatch.setattr(predict_inputs, "open_rows", Counted)
     summary = job.predict(job.folder / "in.csv", chunk_rows=1000, progress=written)
     assert (summary.predicted, summary.scored) == (total, 10_000)
     assert worst == 1000

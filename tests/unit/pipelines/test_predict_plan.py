@@ -5,8 +5,8 @@ import pytest
 from shelfwise.classifier import Classifier
 from shelfwise.config import Columns
 from shelfwise.errors import InputError
-from shelfwise.pipelines.predict import predict
-from shelfwise.pipelines.predict_plan import expected_rows, free_names
+from shelfwise.pipelines.predict import expected_rows, predict
+from shelfwise.pipelines.predict_plan import free_names
 from support.predictions import ADDED, CATALOGUE, INPUTS, Job
 
 

@@ -29,17 +29,24 @@ def server_url() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where a store can be made: a file, or a new database on the server."""
-    if request.param == "sqlite":
-        return str(tmp_path / "review.db")
+@pytest.fixture
+def postgresql_url(request: pytest.FixtureRequest) -> str:
+    """A new database on the server."""
     psycopg = pytest.importorskip("psycopg", reason="no psycopg: pip install 'shelfwise[postgres]'")
     server: str = request.getfixturevalue("server_url")
     name = f"review_{os.getpid()}_{uuid.uuid4().hex[:8]}"
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
     return server.replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a store can be made: a file, or a database."""
+    if request.param == "sqlite":
+        return str(tmp_path / "review.db")
+    made: str = request.getfixturevalue("postgresql_url")
+    return made
 
 
 @pytest.fixture

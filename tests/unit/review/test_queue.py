@@ -92,7 +92,7 @@ def test_a_skipped_item_goes_to_the_others_last_and_never_back(store):
 
 def test_a_row_counts_once_however_often_it_is_added(store):
     rows = [new_item("a", origin=f"file:{i}") for i in range(3)]
-    assert [store.add(rows), store.add(rows), store.add([*rows, rows[0]])] == [1, 0, 0]
+    assert [store.add([*rows, rows[0]]), store.add(rows), store.add([*rows, rows[0]])] == [1, 0, 0]
     assert store.items()[0].rows == 3
     assert store.add([new_item("a", origin="other:0"), new_item("b", origin="other:1")]) == 1
     assert [(item.name, item.rows) for item in store.items()] == [("a", 4), ("b", 1)]

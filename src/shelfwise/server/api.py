@@ -1,0 +1,204 @@
+"""The API's paths: parse, ask the service, say it in JSON."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, Query, Request
+from starlette.responses import JSONResponse
+
+from shelfwise.errors import ShelfwiseError
+from shelfwise.server import schemas
+from shelfwise.server.contract import Answer, Answers, Question
+from shelfwise.server.errors import ApiError
+from shelfwise.server.schemas import ClassifyRequest, ErrorResponse, ProductIn, VllmRequest
+from shelfwise.server.service import Service
+
+_EXPLAINED = {
+    400: "The body is no JSON.",
+    401: "An API key is needed.",
+    403: "This key may not do that.",
+    404: "No such model.",
+    408: "The body did not come in time.",
+    413: "Over a limit of the service.",
+    415: "The body is not application/json.",
+    422: "JSON, but not what this path takes.",
+    429: "Too much is waiting; Retry-After says when to come again.",
+    500: "A fault of the service.",
+    502: "The run folder can't be loaded; the model that was served still is.",
+    503: "The service is loading, or about to end.",
+    504: "No answer within the request's time.",
+}
+TimeoutMs = Annotated[
+    int | None,
+    Header(alias="X-Timeout-Ms", ge=1, le=3_600_000, description="Give up after so many milliseconds."),
+]
+ModelName = Annotated[str | None, Query(max_length=200, description="A name of /v1/models; the first by default.")]
+_CLASSIFY_EXAMPLES: dict[str, Any] = {
+    "name": {"summary": "One name", "value": {"products": "Basmati Rice 1 kg"}},
+    "names": {"summary": "Names", "value": {"products": ["Basmati Rice 1 kg", "Neem Soap, 4 x 125 g"], "top_k": 2}},
+    "products": {
+        "summary": "A model that reads brands",
+        "value": {"products": [{"product": "Basmati Rice 1 kg", "brand": "Amber"}], "top_k": 5},
+    },
+}
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": ErrorResponse, "description": _EXPLAINED[status]} for status in statuses}
+
+
+PATHS = frozenset({"/v1/classify", "/classify", "/v1/models", "/v1/types", "/v1/admin/reload"})
+_ASKING = _errors(400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503, 504)
+_READING = _errors(401, 404, 422, 500, 503)
+router = APIRouter()
+
+
+@router.post(
+    "/v1/classify", response_model=schemas.ClassifyResponse, responses=_ASKING, tags=["classify"], summary="Classify"
+)
+async def classify(
+    request: Request,
+    asked: Annotated[ClassifyRequest, Body(openapi_examples=_CLASSIFY_EXAMPLES)],
+    timeout_ms: TimeoutMs = None,
+) -> JSONResponse:
+    """Classify one product or a list of them.
+
+    Each answer is that of `shelfwise predict` for the same product, alone and in any batch.
+    """
+    products = asked.products if isinstance(asked.products, list) else [asked.products]
+    questions = [_question(product) for product in products]
+    answers = await _ask(request, questions, asked.model, asked.top_k, timeout_ms)
+    return JSONResponse(
+        {
+            "model": answers.model,
+            "version": answers.version,
+            "classifier": answers.classifier,
+            "predictions": [_classified(answer) for answer in answers.answers],
+        }
+    )
+
+
+@router.post(
+    "/classify", response_model=schemas.VllmResponse, responses=_ASKING, tags=["classify"], summary="As vLLM does"
+)
+async def classify_as_vllm(
+    request: Request,
+    asked: Annotated[VllmRequest, Body(examples=[{"input": ["Basmati Rice 1 kg"]}])],
+    timeout_ms: TimeoutMs = None,
+) -> JSONResponse:
+    """For clients of vLLM's /classify: the probabilities of all types, in the order of /v1/types."""
+    texts = asked.input if isinstance(asked.input, list) else [asked.input]
+    names = _service(request).type_names(asked.model)
+    answers = await _ask(request, [Question(text) for text in texts], asked.model, len(names), timeout_ms)
+    data = []
+    for index, answer in enumerate(answers.answers):
+        shares = dict(answer.prediction.top_k)
+        probs = [shares[name] for name in names]
+        data.append({"index": index, "label": answer.prediction.label, "probs": probs, "num_classes": len(names)})
+    return JSONResponse(
+        {
+            "id": f"classify-{uuid.uuid4().hex}",
+            "object": "list",
+            "created": int(time.time()),
+            "model": answers.model,
+            "data": data,
+            "usage": schemas.VllmUsage().model_dump(),
+        }
+    )
+
+
+@router.get("/v1/models", response_model=schemas.ModelList, responses=_errors(401, 500), tags=["models"])
+async def models(request: Request) -> dict[str, Any]:
+    """The models that are served, the default first; none while they load."""
+    return {
+        "data": [
+            {
+                "id": model.name,
+                "created": int(model.loaded_at_s),
+                "version": model.version,
+                "classifier": model.classifier,
+                "text_columns": list(model.text_columns),
+                "types": model.types,
+                "promise": model.promise,
+                "default": model.default,
+            }
+            for model in _service(request).models()
+        ]
+    }
+
+
+@router.get("/v1/types", response_model=schemas.TypeList, responses=_READING, tags=["models"])
+async def types(request: Request, model: ModelName = None) -> dict[str, Any]:
+    """The inventory types of a model."""
+    service = _service(request)
+    found = service.types(model)
+    listed = [{"type": each.name, "path": list(each.path), "threshold": each.threshold} for each in found]
+    return {"model": model if model is not None else service.models()[0].name, "types": listed}
+
+
+@router.post(
+    "/v1/admin/reload",
+    response_model=schemas.ReloadResponse,
+    responses=_errors(400, 401, 403, 404, 408, 413, 415, 422, 500, 502, 503),
+    tags=["admin"],
+)
+async def reload(request: Request, asked: schemas.ReloadRequest | None = None) -> dict[str, Any]:
+    """Load the run folders again, where their content has changed. Needs an admin's API key.
+
+    The new model is loaded beside the old one and has to answer before it takes over; no request is dropped.
+    """
+    try:
+        done = await _service(request).reload(asked.model if asked else None)
+    except ApiError:
+        raise
+    except (ShelfwiseError, OSError) as error:
+        raise ApiError(502, "reload_failed", f"The model that was served still is. {error}") from error
+    return {
+        "models": [
+            {"model": r.name, "version": r.version, "previous_version": r.previous_version, "changed": r.changed}
+            for r in done
+        ]
+    }
+
+
+async def _ask(
+    request: Request, questions: Sequence[Question], model: str | None, top_k: int, timeout_ms: int | None
+) -> Answers:
+    service, told = _service(request), request.scope["state"]
+    told["products"] = len(questions)
+    if service.settings.log_names:
+        told["names"] = [question.product for question in questions]
+    timeout_s = None if timeout_ms is None else timeout_ms / 1000
+    answers = await service.classify(questions, model=model, top_k=top_k, timeout_s=timeout_s)
+    told["model"] = answers.model
+    return answers
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def _question(asked: str | ProductIn) -> Question:
+    if isinstance(asked, str):
+        return Question(asked)
+    return Question(asked.product, asked.brand, asked.category, asked.sub_category)
+
+
+def _classified(answer: Answer) -> dict[str, Any]:
+    prediction = answer.prediction
+    return {
+        "product": answer.product.name,
+        "text": answer.product.text,
+        "type": prediction.label,
+        "confidence": prediction.confidence,
+        "decision": prediction.decision,
+        "level": prediction.level,
+        "path": list(prediction.path),
+        "sure_path": list(prediction.sure_path),
+        "top_k": [{"type": label, "confidence": share} for label, share in prediction.top_k],
+    }

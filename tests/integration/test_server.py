@@ -1,0 +1,162 @@
+"""`shelfwise serve` as a process: its doors, its signals, and its end."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shelfwise import artifact
+from shelfwise.pipelines.predict import predict
+from support.evaluations import lay_out, rows, write_catalogue
+from support.serving import Live, live, wait_for
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "http-api.md"
+NAMES = [row[0] for row in rows()]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("served")
+    return lay_out(folder / "shelves", write_catalogue(folder / "catalogue.csv"))
+
+
+@pytest.fixture(scope="module")
+def service(run: Path) -> Iterator[Live]:
+    with live([run, "--drain-delay", "0"]) as found:
+        found.wait_until_ready()
+        yield found
+
+
+def test_an_answer_over_http_is_that_of_shelfwise_predict(service, run, tmp_path):
+    out = tmp_path / "predictions.csv"
+    predict(run, write_catalogue(tmp_path / "new.csv"), out)
+    with out.open(newline="", encoding="utf-8") as stream:
+        of_file = {row["product"]: row for row in csv.DictReader(stream)}
+    status, answer = service.post("/v1/classify", {"products": NAMES})
+    assert status == 200
+    assert len(answer["predictions"]) == len(of_file)
+    for found in answer["predictions"]:
+        row = of_file[found["product"]]
+        assert (found["type"], found["decision"], found["level"]) == (
+            row["predicted_type"],
+            row["decision"],
+            row["level"],
+        )
+        assert found["confidence"] == pytest.approx(float(row["confidence"]), abs=1e-6)
+
+
+def test_the_python_example_of_the_documentation_runs(service):
+    (example,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    assert "http://127.0.0.1:8000" in example
+    code = example.replace("http://127.0.0.1:8000", service.address)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Basmati Rice 1 kg" in done.stdout
+
+
+def test_the_bodies_of_the_curl_examples_are_answered(service):
+    examples = re.findall(r"curl \S+ http://127\.0\.0\.1:8000(/\S+) .*?-d '(.*?)'", DOCS.read_text(encoding="utf-8"))
+    assert len(examples) >= 3
+    for path, body in examples:
+        status, answer = service.post(path, json.loads(body))
+        assert status == 200, answer
+
+
+def send(service: Live, sent: bytes, timeout_s: float = 20) -> bytes:
+    """What comes back until the other side closes."""
+    with socket.create_connection(("127.0.0.1", service.port), timeout=timeout_s) as connection:
+        connection.sendall(sent)
+        received = b""
+        try:
+            while part := connection.recv(65_536):
+                received += part
+        except ConnectionResetError:
+            pass
+        return received
+
+
+def test_headers_without_an_end_are_not_read_for_ever(service):
+    assert b"200" not in send(service, b"GET /livez HTTP/1.1\r\n" + b"x-filler: y\r\n" * 20_000)
+    assert service.get("/livez")[0] == 200
+
+
+def test_a_body_of_a_hundred_megabytes_is_refused_with_an_answer(service):
+    head = (
+        b"POST /v1/classify HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 104857600\r\n\r\n"
+    )
+    answer = send(service, head + b"[" * (1 << 20))
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b"too_large" in answer
+
+
+@pytest.mark.parametrize(
+    "sent", [b"\0\0\0\0\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\0" * 9, b"GET\r\n\r\n"]
+)
+def test_what_is_no_http_is_refused(service, sent):
+    assert b" 200 " not in send(service, sent)
+    assert service.get("/livez")[0] == 200
+
+
+def test_sigterm_answers_what_is_in_flight_and_ends_well(run):
+    with live([run, "--drain-delay", "0.5", "--max-wait-ms", "1500"]) as service:
+        service.wait_until_ready()
+        answers: list[tuple[int, object]] = []
+        asking = threading.Thread(target=lambda: answers.append(service.post("/v1/classify", {"products": "Rice"})))
+        asking.start()
+        in_flight = "shelfwise_requests_in_flight 2.0"  # with the one that asks for the metrics
+        wait_for(lambda: in_flight in service.get("/metrics")[1], "a request in flight")
+        service.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: service.get("/readyz")[0] == 503, "it is not ready any more")
+        assert service.process.wait(30) == 0
+        asking.join(30)
+        assert answers[0][0] == 200
+    assert service.told("draining")
+
+
+def test_sighup_loads_a_new_version(run, tmp_path):
+    copy = Path(shutil.copytree(run, tmp_path / "shelves"))
+    with live([copy, "--drain-delay", "0"]) as service:
+        service.wait_until_ready()
+        before = service.get("/v1/models")[1]["data"][0]["version"]
+        found = json.loads((copy / artifact.CALIBRATION).read_text())
+        found["baseline"]["promise"] = 0.75
+        artifact.write_json(copy / artifact.CALIBRATION, found)
+        artifact.write_manifest(copy, {})
+        service.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: service.get("/v1/models")[1]["data"][0]["version"] != before, "the new version")
+        assert service.get("/v1/models")[1]["data"][0]["promise"] == 0.75
+        assert service.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere: there is no such run folder"),
+        (["a", "b=a", "c/a"], "Two runs are called 'a'"),
+        (["a", "--api-keys", "nowhere"], "can't be read"),
+    ],
+)
+def test_a_wrong_call_ends_with_status_2_and_a_sentence(tmp_path, arguments, message):
+    command = [sys.executable, "-m", "shelfwise", "serve", *arguments, "--port", "0"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_is_told(service, run):
+    command = [sys.executable, "-m", "shelfwise", "serve", str(run), "--port", str(service.port)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "can't listen there" in done.stderr
