@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.runs import train_small, write_base_model, write_catalogue
 
 from shelfwise import artifact
 from shelfwise.classifier import Classifier
+from support.runs import train_small, write_base_model, write_catalogue
 
 NAMES = ["Basmati Rice 5 kg", "Green Tea 25 bags", "Dish Soap"]
 CASES = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shutil
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 
 from shelfwise import artifact
 from shelfwise.pipelines.predict import predict
@@ -39,21 +39,17 @@ def service(run: Path) -> Iterator[Live]:
 
 
 def test_an_answer_over_http_is_that_of_shelfwise_predict(service, run, tmp_path):
-    out = tmp_path / "predictions.csv"
+    out = tmp_path / "predictions.parquet"  # with all digits of a confidence
     predict(run, write_catalogue(tmp_path / "new.csv"), out)
-    with out.open(newline="", encoding="utf-8") as stream:
-        of_file = {row["product"]: row for row in csv.DictReader(stream)}
+    of_file = {row["product"]: row for row in parquet.read_table(out).to_pylist()}
     status, answer = service.post("/v1/classify", {"products": NAMES})
     assert status == 200
     assert len(answer["predictions"]) == len(of_file)
     for found in answer["predictions"]:
         row = of_file[found["product"]]
-        assert (found["type"], found["decision"], found["level"]) == (
-            row["predicted_type"],
-            row["decision"],
-            row["level"],
-        )
-        assert found["confidence"] == pytest.approx(float(row["confidence"]), abs=1e-6)
+        assert found["type"] == row["predicted_type"]
+        for column in ("confidence", "decision", "level", "top_k"):
+            assert found[column] == row[column], column
 
 
 def test_the_python_example_of_the_documentation_runs(service):

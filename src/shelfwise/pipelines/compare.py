@@ -103,7 +103,8 @@ def _named(evaluated: Sequence[EvaluatedRun]) -> list[_Named]:
     named = []
     for each in apart:
         standing = each.evaluation.standing("baseline")
-        assert standing is not None and each.baseline is not None
+        assert standing is not None
+        assert each.baseline is not None
         named.append(_Named(names[each.title], each, each.baseline, standing, False, None))
     for each in evaluated:
         yardstick = None
@@ -198,8 +199,8 @@ def _notes(evaluated: Sequence[EvaluatedRun]) -> tuple[str, ...]:
         notes.append(f"The runs do not read the same columns ({told}).")
     baselines = [each.baseline.types for each in evaluated if each.baseline is not None]
     if any(not np.array_equal(baselines[0], other) for other in baselines[1:]):
-        notes.append(
-            "The runs' baselines do not answer alike, so the runs were not trained on the same rows or columns. Each run "
+            "The runs' baselines do not answer alike, so the runs were not trained on the same rows or columns. Each "
+            "run is held against its own."
             "is held against its own."
         )
     return tuple(notes)

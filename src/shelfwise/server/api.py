@@ -32,9 +32,15 @@ _EXPLAINED = {
     503: "The service is loading, or about to end.",
     504: "No answer within the request's time.",
 }
+MOST_TIMEOUT_MS = 3_600_000
 TimeoutMs = Annotated[
-    int | None,
-    Header(alias="X-Timeout-Ms", ge=1, le=3_600_000, description="Give up after so many milliseconds."),
+    int,
+    Header(
+        alias="X-Timeout-Ms",
+        ge=1,
+        le=MOST_TIMEOUT_MS,
+        description="Give up after so many milliseconds; the service's own --timeout holds as well.",
+    ),
 ]
 ModelName = Annotated[str | None, Query(max_length=200, description="A name of /v1/models; the first by default.")]
 _CLASSIFY_EXAMPLES: dict[str, Any] = {
@@ -63,7 +69,7 @@ router = APIRouter()
 async def classify(
     request: Request,
     asked: Annotated[ClassifyRequest, Body(openapi_examples=_CLASSIFY_EXAMPLES)],
-    timeout_ms: TimeoutMs = None,
+    timeout_ms: TimeoutMs = MOST_TIMEOUT_MS,
 ) -> JSONResponse:
     """Classify one product or a list of them.
 
@@ -88,7 +94,7 @@ async def classify(
 async def classify_as_vllm(
     request: Request,
     asked: Annotated[VllmRequest, Body(examples=[{"input": ["Basmati Rice 1 kg"]}])],
-    timeout_ms: TimeoutMs = None,
+    timeout_ms: TimeoutMs = MOST_TIMEOUT_MS,
 ) -> JSONResponse:
     """For clients of vLLM's /classify: the probabilities of all types, in the order of /v1/types."""
     texts = asked.input if isinstance(asked.input, list) else [asked.input]
@@ -166,14 +172,13 @@ async def reload(request: Request, asked: schemas.ReloadRequest | None = None) -
 
 
 async def _ask(
-    request: Request, questions: Sequence[Question], model: str | None, top_k: int, timeout_ms: int | None
+    request: Request, questions: Sequence[Question], model: str | None, top_k: int, timeout_ms: int
 ) -> Answers:
     service, told = _service(request), request.scope["state"]
     told["products"] = len(questions)
     if service.settings.log_names:
         told["names"] = [question.product for question in questions]
-    timeout_s = None if timeout_ms is None else timeout_ms / 1000
-    answers = await service.classify(questions, model=model, top_k=top_k, timeout_s=timeout_s)
+    answers = await service.classify(questions, model=model, top_k=top_k, timeout_s=timeout_ms / 1000)
     told["model"] = answers.model
     return answers
 

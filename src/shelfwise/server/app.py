@@ -8,8 +8,9 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
@@ -58,7 +59,8 @@ def create_app(settings: Settings) -> FastAPI:
     startup: list[Hook] = []
     shutdown: list[Hook] = []
     app.state.startup, app.state.shutdown = startup, shutdown
-    app.include_router(api.router)
+    described = [Depends(HTTPBearer(auto_error=False))] if keys else []  # in OpenAPI; `guard` looks at the key
+    app.include_router(api.router, dependencies=described)
     app.include_router(health.router)
     if importlib.util.find_spec("shelfwise.server.pages") is not None:
         from shelfwise.server import pages

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from shelfwise.errors import InputError, ShelfwiseError, StorageError
+from shelfwise.errors import InputError, InterruptedRunError, ShelfwiseError, StorageError
 from shelfwise.server.jobs_state import Job, checked_id, suffix_of
 from shelfwise.storage import storage_errors
 
@@ -71,6 +71,7 @@ class Jobs:
         self._waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._held: IO[str] | None = None
+        self._stopping = threading.Event()
 
     def start(self) -> None:
         """Take up what an earlier service left, and begin to work.
@@ -104,7 +105,8 @@ class Jobs:
         self._held = stream
 
     def stop(self, timeout_s: float = 0.0) -> None:
-        """Begin no further job; the one at work is waited for so long, and taken up by the next service."""
+        """Begin no further job; the one at work ends after the part that it is at, and the next service goes on."""
+        self._stopping.set()
         self._waiting.put(None)
         if self._thread is not None:
             self._thread.join(timeout_s)
@@ -231,7 +233,7 @@ class Jobs:
             self._jobs[job.id] = job
 
     def _run(self) -> None:
-        while (job_id := self._waiting.get()) is not None:
+        while (job_id := self._waiting.get()) is not None and not self._stopping.is_set():
             try:
                 self._finish(self.get(job_id))
             except StorageError as error:  # the disk refuses even the note that the job failed
@@ -248,9 +250,13 @@ class Jobs:
             due = now - last_written >= PROGRESS_PERIOD_S
             last_written = now if due else last_written
             self._keep(replace(job, rows_done=rows, rows_expected=expected), write=due)
+            if self._stopping.is_set():
+                raise InterruptedRunError(f"{job.file_name}: goes on when the service starts again.")
 
         try:
             ended = self._work(job, folder / f"input{job.suffix}", folder / "result.parquet", report)
+        except InterruptedRunError:
+            return  # written down as running, so it is taken up
         except ShelfwiseError as error:
             # What a user may read: the file by the name that they know, not by its place on this machine.
             shown = str(error).replace(str(folder / f"input{job.suffix}"), job.file_name).replace(f"{folder}/", "")

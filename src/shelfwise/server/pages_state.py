@@ -24,6 +24,7 @@ from shelfwise.server.monitor import SAVE_PERIOD_S, Traffic
 from shelfwise.server.monitor_reference import Reference
 
 _LOG = logging.getLogger(__name__)
+STOPPING_S = 10.0  # for the part that a job is at
 LOADING_PERIOD_S = 0.5  # how often a job that came before its model asks whether that is loaded
 
 
@@ -55,7 +56,7 @@ class PagesState:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         if self.jobs is not None:
-            self.jobs.stop()
+            await run_in_threadpool(self.jobs.stop, STOPPING_S)
         await run_in_threadpool(self._save)
 
     def traffic(self, model: str) -> Traffic:

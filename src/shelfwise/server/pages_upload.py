@@ -72,6 +72,9 @@ class Uploads:
             return await self._refused(request, str(error), 429)
         except InputError as error:
             return await self._refused(request, str(error), 422)
+        except ApiError as error:
+            said = str(_too_large(jobs)) if error.status == 413 else error.message
+            return await self._refused(request, said, error.status)
         except ShelfwiseError as error:
             return await self._refused(request, f"The file could not be kept: {error}", 503)
         where = f"/upload/{job.id}"
@@ -185,7 +188,7 @@ async def _received(request: Request, jobs: Jobs, default_model: str) -> Job:
         InputError: there is none, or it can't be taken.
         StorageError: the disk refused.
     """
-    too_large = InputError(f"The file is larger than {jobs.limits.file_bytes >> 20} MiB, the most that is taken here.")
+    too_large = _too_large(jobs)
     most = jobs.limits.file_bytes + FORM_BYTES
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > most:
@@ -203,6 +206,10 @@ async def _received(request: Request, jobs: Jobs, default_model: str) -> Job:
                 yield block
 
         return await jobs.receive(base_name(file.filename), model, chunks())
+
+
+def _too_large(jobs: Jobs) -> InputError:
+    return InputError(f"The file is larger than {jobs.limits.file_bytes >> 20} MiB, the most that is taken here.")
 
 
 def _bounded(request: Request, most: int, too_large: InputError) -> Receive:

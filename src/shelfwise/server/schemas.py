@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from shelfwise.data.catalogue import MAX_TEXT
 from shelfwise.records import Decision, Level
@@ -39,6 +39,11 @@ def _kind(value: Any) -> str:
     return "name" if isinstance(value, str) else "product"
 
 
+def _whole(value: Any) -> Any:
+    """JSON knows one kind of number: 3.0 is an integer."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 OneProduct = Annotated[
     Annotated[Name, Tag("name")] | Annotated[ProductIn, Tag("product")],
     Discriminator(_kind),
@@ -58,7 +63,9 @@ class ClassifyRequest(_Strict):
     model: Annotated[str | None, Field(max_length=200, description="A name of /v1/models; the first by default.")] = (
         None
     )
-    top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K, description="How many types to list for each product.")] = 3
+    top_k: Annotated[
+        int, Field(ge=1, le=MAX_TOP_K, description="How many types to list for each product."), BeforeValidator(_whole)
+    ] = 3
 
 
 class Ranked(BaseModel):

@@ -121,6 +121,8 @@ def test_names_of_every_kind_are_text(client, name):
         ({"products": "x", "top_k": 0}, "top_k"),
         ({"products": "x", "top_k": "3"}, "top_k"),
         ({"products": "x", "top_k": True}, "top_k"),
+        ({"products": "x", "top_k": 1.5}, "top_k"),
+        ({"products": "x", "top_k": 1e300}, "top_k"),
         ({"products": "x", "model": 1}, "model"),
         ({"products": "x", "modell": "y"}, "modell"),
         ([], ""),

@@ -99,10 +99,10 @@ def test_two_services_do_not_work_in_one_folder(tmp_path):
     with pytest.raises(StorageError, match="another service"):
         second.start()
     release.set()
-    wait_until_ended(first, job.id)
     first.stop(PATIENCE_S)
+    assert not first.get(job.id).ended  # it was told to stop, and left the job to the next
     second.start()
-    assert second.get(job.id).status == "done"
+    assert wait_until_ended(second, job.id).status == "done"
 
 
 def test_a_job_that_fails_says_why_by_the_name_that_the_user_knows(tmp_path):
