@@ -40,7 +40,8 @@ def _without(reason: str) -> None:
     pytest.skip(reason)
 
 
-@pytest.fixture(scope="session")
+# Not for the whole session: while it is open, an event loop of Playwright's runs in this thread, and no other may.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     path = os.environ.get("SHELFWISE_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
     if path is None or not Path(path).is_file():
@@ -77,7 +78,7 @@ def opened(browser: Browser) -> Iterator[Callable[..., Opened]]:
         context.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pages(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:  # none without a browser
     """A small report with hostile names, two pages that set its run beside another, and a report of 426 types."""
     folder = tmp_path_factory.mktemp("pages")

@@ -38,7 +38,7 @@ def shelfwise(*arguments: str | Path) -> None:
     assert finished.returncode == 0, finished.stderr
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def trained(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The baseline on the packaged sample, evaluated."""
     run = tmp_path_factory.mktemp("service") / "shelves"
@@ -58,7 +58,7 @@ class Served:
         return self.live.address + path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
     with live([trained, "--store", folder / "review.db", "--data", folder / "data", "--drain-delay", "0"]) as found:
@@ -250,10 +250,9 @@ def test_a_queue_is_reviewed_by_keyboard_and_the_model_learns_from_it(
     assert "Nothing is left for you" in product(opened)
     assert opened.complaints == []
 
-    shelfwise(
-        "review", "export", "--store", served.store, "--catalogue", sample.catalogue_path(), "--out", tmp_path / "new.csv"
-    )
-    shelfwise("train", tmp_path / "new.csv", "--model", "baseline", "--out", tmp_path / "again")
+    catalogue = tmp_path / "new.csv"
+    shelfwise("review", "export", "--store", served.store, "--catalogue", sample.catalogue_path(), "--out", catalogue)
+    shelfwise("train", catalogue, "--model", "baseline", "--out", tmp_path / "again")
     with live([tmp_path / "again"]) as again:
         again.wait_until_ready()
         opened.page.goto(again.address)

@@ -156,3 +156,26 @@ def test_a_port_that_is_taken_is_told(service, run):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "can't listen there" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["head", "completion"])
+def test_a_language_model_answers_alike_over_http_alone_and_in_a_batch(tmp_path, objective):
+    from shelfwise.classifier import Classifier
+    from support import runs
+
+    catalogue = runs.write_catalogue(tmp_path / "catalogue.csv")
+    run = tmp_path / objective
+    runs.train_small(catalogue, run, model="tiny-llama", method="full", objective=objective)
+    names = [f"{text} no {number}" for number, (text, _) in enumerate(runs.EXAMPLES[:40])]
+    right = Classifier.load(run).predict(names)
+    with live([run, "--drain-delay", "0", "--max-wait-ms", "50"]) as service:
+        service.wait_until_ready()
+        status, together = service.post("/v1/classify", {"products": names})
+        assert status == 200
+        for name, one, expected in zip(names, together["predictions"], right, strict=True):
+            alone = service.post("/v1/classify", {"products": name})[1]["predictions"][0]
+            for found in (one, alone):
+                assert (found["product"], found["type"]) == (name, expected.label)
+                # The shape of a batch changes the last digits of its products.
+                assert found["confidence"] == pytest.approx(expected.confidence, abs=1e-4)

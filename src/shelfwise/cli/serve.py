@@ -47,6 +47,9 @@ def command(
     max_queue_characters: Annotated[
         int, typer.Option(min=1, help="Characters that may wait; what comes on top is told to come again.")
     ] = 262_144,
+    max_in_flight: Annotated[
+        int, typer.Option(min=1, help="API requests at once; others are told to come again.")
+    ] = 512,
     max_body_mib: Annotated[float, typer.Option(min=0.001, help="MiB of an API request.")] = 2.0,
     max_upload_mib: Annotated[float, typer.Option(min=0.001, help="MiB of an uploaded file.")] = 512.0,
     drain_delay: Annotated[float, typer.Option(min=0, help="Seconds after SIGTERM in which it still answers.")] = 1.0,
@@ -75,6 +78,7 @@ def command(
         max_items=max_items,
         max_characters=max_characters,
         timeout_s=timeout,
+        max_in_flight=max_in_flight,
     )
     batching = Batching(
         max_wait_s=max_wait_ms / 1000, max_batch_products=max_batch, max_queue_characters=max_queue_characters

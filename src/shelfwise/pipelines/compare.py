@@ -199,8 +199,8 @@ def _notes(evaluated: Sequence[EvaluatedRun]) -> tuple[str, ...]:
         notes.append(f"The runs do not read the same columns ({told}).")
     baselines = [each.baseline.types for each in evaluated if each.baseline is not None]
     if any(not np.array_equal(baselines[0], other) for other in baselines[1:]):
+        notes.append(
             "The runs' baselines do not answer alike, so the runs were not trained on the same rows or columns. Each "
             "run is held against its own."
-            "is held against its own."
         )
     return tuple(notes)

@@ -90,7 +90,8 @@ class Batcher:
             first: go before all that waits, even where the queue is full; for our own checks.
 
         Raises:
-            ApiError: the queue is full, time is over, the model failed, or this batcher was closed.
+            ApiError: the queue is full or too slow for this request, time is over, the model failed, or this batcher
+                was closed.
             CancelledError: whoever asked has gone; what is left of the request is dropped.
         """
         if not products:
@@ -99,6 +100,8 @@ class Batcher:
         with self._changed:
             if self._closing:
                 raise errors.unavailable("draining", "This model is being let go. Try again.")
+            if not first and self._wait_s() > timeout_s:  # it would only wait for its 504
+                raise errors.queue_full(self._retry_after_s())
             if not self._queue.add(job, first=first):
                 raise errors.queue_full(self._retry_after_s())
             self._changed.notify()
@@ -114,10 +117,12 @@ class Batcher:
             self._changed.notify()
         await asyncio.to_thread(self._thread.join)
 
+    def _wait_s(self) -> float:
+        """How long what waits will take, as fast as the model has been of late; 0 while that is not known."""
+        return self._queue.characters / self._characters_per_s if self._characters_per_s else 0.0
+
     def _retry_after_s(self) -> int:
-        if not self._characters_per_s:
-            return 1
-        return min(60, max(1, math.ceil(self._queue.characters / self._characters_per_s)))
+        return min(60, max(1, math.ceil(self._wait_s())))
 
     def _work(self) -> None:
         while (batch := self._next_batch()) is not None:

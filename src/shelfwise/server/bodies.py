@@ -32,20 +32,30 @@ class Bodies:
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self._app = app
         self._limits = limits
+        self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self._app(scope, receive, send)
         elif scope["path"].startswith(API_PREFIXES):
+            self._in_flight += 1
             try:
-                body = await self._read(Headers(scope=scope), receive)
-            except ApiError as error:
-                await _refuse(error, scope, receive, send)
-            else:
-                await self._while_connected(scope, body, receive, send)
+                await self._bounded(scope, receive, send)
+            finally:
+                self._in_flight -= 1
         else:
             await self._app(scope, self._counted(Headers(scope=scope), receive), send)
+
+    async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            if self._in_flight > self._limits.max_in_flight:
+                raise errors.queue_full(1)
+            body = await self._read(Headers(scope=scope), receive)
+        except ApiError as error:
+            await _refuse(error, scope, receive, send)
+        else:
+            await self._while_connected(scope, body, receive, send)
 
     async def _read(self, headers: Mapping[str, str], receive: Receive) -> bytes:
         limit, timeout_s = self._limits.max_body_bytes, self._limits.body_timeout_s

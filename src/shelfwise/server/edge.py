@@ -19,6 +19,7 @@ logger = logging.getLogger("shelfwise.server.request")
 REQUEST_ID = "x-request-id"
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _QUIET = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds: logged only when they fail
+REFUSALS_EVERY_S = 1.0  # a line for all of that time, with their number
 _ALWAYS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
 
 
@@ -30,6 +31,8 @@ class Edge:
         self._app = app
         self._metrics = metrics
         self._paths = paths
+        self._told_refusals_s = 0.0
+        self._untold_refusals = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -73,7 +76,15 @@ class Edge:
             self._metrics.rejected.labels(state["error"]).inc()
         if status < 400 and scope["path"] in _QUIET:
             return
-        told = {name: state[name] for name in ("key", "model", "products", "error", "names") if name in state}
+        if status == 429:  # a flood must not become one of lines
+            self._untold_refusals += 1
+            if time.monotonic() - self._told_refusals_s < REFUSALS_EVERY_S:
+                return
+            state["refusals"], self._untold_refusals = self._untold_refusals, 0
+            self._told_refusals_s = time.monotonic()
+        told = {
+            name: state[name] for name in ("key", "model", "products", "error", "names", "refusals") if name in state
+        }
         logger.info(
             "request",
             extra={

@@ -73,15 +73,34 @@ class Jobs:
         self._held: IO[str] | None = None
         self._stopping = threading.Event()
 
+    def hold(self) -> None:
+        """Make the folder, and take it for this process; the system lets go of it when that dies.
+
+        Raises:
+            StorageError: the folder can't be made, or another service works in it.
+        """
+        import fcntl
+
+        if self._held is not None:
+            return
+        with storage_errors(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            stream = (self._folder / LOCK).open("w")
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            stream.close()
+            raise StorageError(f"{self._folder}: another service works in this folder. Give each its own.") from error
+        self._held = stream
+
     def start(self) -> None:
         """Take up what an earlier service left, and begin to work.
 
         Raises:
-            StorageError: the folder can't be made or read, or another service works in it.
+            StorageError: as `hold`, or the folder can't be read.
         """
+        self.hold()
         with storage_errors(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._hold()
             found = [path for path in self._folder.iterdir() if path.is_dir()]
         loaded = {job.id: job for path in found if (job := self._load(path)) is not None}
         self._jobs = dict(sorted(loaded.items(), key=lambda one: one[1].created_at_s))
@@ -92,18 +111,6 @@ class Jobs:
         self._thread = threading.Thread(target=self._run, name="shelfwise-jobs", daemon=True)
         self._thread.start()
 
-    def _hold(self) -> None:
-        """Take the folder for this process; the system lets go of it when that dies."""
-        import fcntl
-
-        stream = (self._folder / LOCK).open("w")
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            stream.close()
-            raise StorageError(f"{self._folder}: another service works in this folder. Give each its own.") from error
-        self._held = stream
-
     def stop(self, timeout_s: float = 0.0) -> None:
         """Begin no further job; the one at work ends after the part that it is at, and the next service goes on."""
         self._stopping.set()
@@ -113,6 +120,7 @@ class Jobs:
         # Not while the thread works: until the process ends the folder is its own.
         if self._held is not None and not (self._thread and self._thread.is_alive()):
             self._held.close()
+            self._held = None
 
     def all(self) -> list[Job]:
         """Newest first."""

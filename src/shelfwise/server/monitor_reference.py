@@ -7,6 +7,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from shelfwise import artifact
@@ -36,6 +37,7 @@ class Reference:
     expected: Expected = Expected()  # noqa: RUF009  frozen
     examples: Mapping[str, tuple[str, ...]] | None = None  # type to names of it
     categories: Mapping[str, str] | None = None  # type to its most frequent category
+    trained_at_s: float = 0.0  # seconds since 1970
 
     def groups(self, types: Mapping[str, int]) -> dict[str, int]:
         """Counts by type as counts by category; as they are where the taxonomy knows none."""
@@ -53,12 +55,13 @@ class Reference:
         categories = {name: category for name in labels if (category := labels.taxonomy.category(name)) is not None}
         names, brands = _from_catalogue(run)
         known = Known(_words(run), brands)
-        bare = cls(known, Expected(train_rows=_train_rows(run)), names, categories)
+        trained_at_s = _trained_at_s(run)
+        bare = cls(known, Expected(train_rows=_train_rows(run)), names, categories, trained_at_s)
         held_out = _held_out(run)
         if not held_out:
             return bare
         examples = _with(names, held_out.examples)
-        return cls(known, _expected(bare, held_out), examples, categories)
+        return cls(known, _expected(bare, held_out), examples, categories, trained_at_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,14 @@ def _from_catalogue(run: Path) -> tuple[Mapping[str, tuple[str, ...]], frozenset
         return {}, frozenset()
     brands = frozenset(fold(product.brand)[:MAX_NOVEL_LENGTH] for product in catalogue.products if product.brand)
     return _first((product.label or "", product.name) for product in catalogue.labelled), brands
+
+
+def _trained_at_s(run: Path) -> float:
+    try:
+        return datetime.fromisoformat(artifact.read_manifest(run, verify=False)["created"]).timestamp()
+    except (ShelfwiseError, KeyError, TypeError, ValueError) as error:
+        _LOG.info("it is not known when the run was trained: %s", error)
+        return 0.0
 
 
 def _train_rows(run: Path) -> int:

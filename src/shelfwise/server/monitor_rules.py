@@ -47,7 +47,7 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What people decided about answers of this run."""
+    """What people decided since this run was trained."""
 
     decisions: int = 0
     agreement: float | None = None  # share that accepted the answer
@@ -113,7 +113,7 @@ def _by_people(decided: Decided, expected: Expected) -> list[Finding]:
         found.append(Finding("promise", "Reviewers against confidences", text, broken, True))
     enough = max(WAITING_LEAST, math.ceil(WAITING_SHARE * expected.train_rows))
     if decided.decisions:
-        text = f"{decided.decisions:,} decisions can be learned from; from {enough:,} on that is worth it."
+        text = f"{decided.decisions:,} decisions were made since the training; from {enough:,} on it is worth it."
         found.append(Finding("waiting", "Decisions to learn from", text, decided.decisions >= enough, True))
     return found
 

@@ -12,24 +12,20 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, Response
 
 from shelfwise import artifact
-from shelfwise.errors import ShelfwiseError
 from shelfwise.pipelines.evaluation import REPORT_HTML
-from shelfwise.review.items import Filter, Override, Progress
-from shelfwise.review.store import Store
 from shelfwise.server.contract import ModelInfo
 from shelfwise.server.errors import ApiError
 from shelfwise.server.monitor import CONFIDENCE_BINS, Seen
+from shelfwise.server.monitor_people import People
 from shelfwise.server.monitor_reference import Reference
-from shelfwise.server.monitor_rules import Decided, Verdict, judge
+from shelfwise.server.monitor_rules import Verdict, judge
 from shelfwise.server.pages_state import PagesState
 from shelfwise.server.pages_view import HEADERS, page, problem
 
 MAX_REPORT_BYTES = 64 << 20
 DAYS = (1, 7, 28)
-OVERRIDES = 10
 NOVEL = 20  # new words and brands shown
 GROUPS = 12  # categories or types shown
-LISTED = 1_000  # decided items that the promise is held against, in the order of the queue
 _HASH = re.compile(r"'sha256-[A-Za-z0-9+/=]{44}'")
 
 
@@ -56,11 +52,9 @@ def add_routes(router: APIRouter, app: FastAPI, state: PagesState) -> None:
         if chosen is None:
             return page(request, "loading.html")
         seen = await run_in_threadpool(state.traffic(chosen.name).seen, 24 * chosen_days)
-        try:
-            people = await run_in_threadpool(People.of, app.state.store)
-        except ShelfwiseError as error:
-            return problem(request, 503, "The review queue can't be read.", str(error))
-        shown = Monitored.of(seen, people, state.reference(chosen.name))
+        reference = state.reference(chosen.name)
+        people = await run_in_threadpool(People.of, app.state.store, reference.trained_at_s)
+        shown = Monitored.of(seen, people, reference)
         return page(
             request,
             "monitor.html",
@@ -97,32 +91,6 @@ def _report_policy(text: str) -> str:
         f"default-src 'none'; style-src 'unsafe-inline'; script-src {script}; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'self'"
     )
-
-
-@dataclass(frozen=True, slots=True)
-class People:
-    """What reviewers did."""
-
-    there: bool
-    progress: Progress | None = None
-    overrides: tuple[Override, ...] = ()
-    promised: float | None = None  # mean confidence of decided answers
-
-    @classmethod
-    def of(cls, store: Store | None) -> People:
-        """Read it; blocks."""
-        if store is None:
-            return cls(False)
-        decided = store.items(Filter(status="settled"), limit=LISTED)
-        promised = sum(item.confidence for item in decided) / len(decided) if decided else None
-        return cls(True, store.progress(), store.overrides(OVERRIDES), promised)
-
-    @property
-    def decided(self) -> Decided:
-        """For the rules."""
-        if self.progress is None:
-            return Decided()
-        return Decided(self.progress.settled, self.progress.agreement, self.promised)
 
 
 @dataclass(frozen=True, slots=True)

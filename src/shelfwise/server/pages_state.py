@@ -41,6 +41,7 @@ class PagesState:
         if self._data is not None:
             limits = replace(Limits(), file_bytes=app.state.settings.limits.max_upload_bytes)
             self.jobs = Jobs(self._data / "jobs", self._work, limits)
+            self.jobs.hold()  # refused before anything is loaded
 
     async def start(self) -> None:
         """Take up the jobs of an earlier service, and begin to count."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -70,6 +71,7 @@ class Service:
             logger.error("loading failed: %s", error)
             return
         self._served = served
+        _settle()
         if self.state == "loading":
             self.state = "ready"
             self.metrics.ready.set(1)
@@ -206,6 +208,8 @@ class Service:
         self.metrics.reloads.labels(name, "done").inc()
         logger.info("reloaded", extra={"model": name, "version": loaded.version, "previous_version": before})
         await old.batcher.close()
+        del old
+        _settle()
         return Reloaded(name, loaded.version, before)
 
     def _serve(self, loaded: Loaded) -> Served:
@@ -250,6 +254,13 @@ class Service:
         if characters > limits.max_characters:
             raise errors.too_large(f"{characters:,} characters; a request may hold {limits.max_characters:,}.")
         return products
+
+
+def _settle() -> None:
+    """Let the garbage collector pass over what stays: going through a model's objects stops every request."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def _answers(loaded: Loaded, products: Sequence[Product], predictions: Sequence[Prediction]) -> Answers:

@@ -24,6 +24,7 @@ class Limits:
     max_characters: int = 200_000  # of all texts of a request
     body_timeout_s: float = 20.0  # from the headers to the last byte of an API request's body
     timeout_s: float = 30.0  # until an answer; a request may ask for less
+    max_in_flight: int = 512  # API requests at once; where parsing them is the bottleneck, the queue never fills
 
 
 @dataclass(frozen=True, slots=True)

@@ -245,3 +245,15 @@ def test_no_body_is_answered_with_a_fault_of_ours(client, json_lines, data):
     assert answer.status_code in (200, 400, 404, 413, 422)
     if answer.status_code != 200:
         code_of(answer)
+
+
+def test_a_flood_of_refusals_is_counted_and_does_not_flood_the_log(run, caplog):
+    caplog.set_level("INFO", logger="shelfwise.server.request")
+    with in_process(Settings(runs=(str(run),), limits=Limits(max_in_flight=0))) as client:
+        for _ in range(20):
+            answer = ask(client, {"products": "Rice"})
+            assert code_of(answer) == (429, "queue_full")
+            assert answer.headers["retry-after"] == "1"
+        assert 'shelfwise_rejected_total{reason="queue_full"} 20.0' in client.get("/metrics").text
+    told = [record for record in caplog.records if getattr(record, "status", 0) == 429]
+    assert 1 <= len(told) < 20

@@ -194,3 +194,20 @@ def test_what_waits_when_it_is_closed_is_answered_and_what_comes_later_refused()
         assert (await waiting)[0].label == "waiting 0"
 
     run(work)
+
+
+def test_a_request_that_could_only_wait_for_its_deadline_is_refused_at_once():
+    async def work(batcher: Batcher, model: Model, counted: Counted) -> None:
+        busy = await occupied(batcher, model)
+        batcher._characters_per_s = 10.0
+        waiting = asyncio.create_task(batcher.ask(products("x" * 100), 1, 30))
+        await asyncio.sleep(0)
+        with pytest.raises(ApiError) as refused:
+            await batcher.ask(products("y"), 1, 9.0)
+        assert (refused.value.status, refused.value.headers["Retry-After"]) == (429, "10")
+        patient = asyncio.create_task(batcher.ask(products("z"), 1, 11.0))
+        await asyncio.sleep(0)
+        model.open.set()
+        await asyncio.gather(busy, waiting, patient)
+
+    run(work)

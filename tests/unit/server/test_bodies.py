@@ -189,3 +189,27 @@ def test_the_depth_that_is_counted_is_the_depth_that_is_there(document):
     if depth(document):
         with pytest.raises(ApiError, match="levels deep"):
             require_json(JSON, body, Limits(max_json_depth=depth(document) - 1))
+
+
+def test_more_requests_at_once_than_allowed_are_told_to_come_again():
+    async def main() -> None:
+        release = asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await release.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+        middleware = Bodies(app, Limits(max_in_flight=2))
+        exchanges = [Exchange([b"{}"]) for _ in range(3)]
+        headers = [(b"content-type", JSON.encode())]
+        asking = [
+            asyncio.ensure_future(middleware({**SCOPE, "headers": headers, "state": {}}, each.receive, each.send))
+            for each in exchanges
+        ]
+        await asyncio.wait({asking[2]})
+        release.set()
+        await asyncio.gather(*asking)
+        assert [each.status for each in exchanges] == [200, 200, 429]
+
+    asyncio.run(main())

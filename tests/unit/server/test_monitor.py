@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
+from datetime import datetime, timezone
 
 import pytest
 
+from shelfwise import artifact
 from shelfwise.records import Prediction, Product
+from shelfwise.review import Decision, NewItem
+from shelfwise.review.store import Store
 from shelfwise.server.contract import Answer
 from shelfwise.server.monitor import KEPT_HOURS, MAX_NOVEL, Hour, Known, Traffic
+from shelfwise.server.monitor_people import People
 from shelfwise.server.monitor_reference import Reference
 from shelfwise.server.monitor_rules import Decided, Expected, judge, stability_index
 from support.evaluations import rows
@@ -131,3 +137,28 @@ def test_a_run_folder_tells_its_words_brands_examples_and_shares(run):
     for label, names in reference.examples.items():
         assert names
         assert {types[name] for name in names} == {label}
+
+
+def test_a_run_folder_tells_when_it_was_trained(run, tmp_path):
+    assert Reference.of(run).trained_at_s == 0  # an old one that does not say
+    dated = shutil.copytree(run, tmp_path / "dated")
+    artifact.write_manifest(dated, {"created": "2026-01-02T03:04:05+00:00"})
+    assert Reference.of(dated).trained_at_s == datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc).timestamp()
+
+
+def test_decisions_that_the_run_has_learned_from_are_no_reason_to_train_again(tmp_path):
+    clock = [100.0]
+    with Store.open(str(tmp_path / "review.db"), clock=lambda: clock[0]) as store:
+        store.add(
+            NewItem(name, name, answer(name, confidence=0.6).prediction, "test", "low confidence")
+            for name in ("One", "Two", "Three")
+        )
+        for at_s, type_ in ((100.0, "Tea"), (200.0, None), (300.0, "Tea")):
+            clock[0] = at_s
+            item = store.next_item("Asha")
+            store.decide(item.id, Decision("correct" if type_ else "accept", "Asha", item.version, type=type_))
+        assert People.of(store, 0).decided == Decided(3, pytest.approx(1 / 3), pytest.approx(0.6))
+        assert People.of(store, 150).decided == Decided(2, pytest.approx(1 / 2), pytest.approx(0.6))
+        assert People.of(store, 300).decided == Decided()
+        assert People.of(store, 300).settled == 3
+    assert People.of(None, 0).there is False
