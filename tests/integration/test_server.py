@@ -149,6 +149,7 @@ def test_a_wrong_call_ends_with_status_2_and_a_sentence(tmp_path, arguments, mes
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    assert (done.stdout, len(done.stderr.splitlines())) == ("", 1)  # nothing is said to be served
 
 
 def test_a_port_that_is_taken_is_told(service, run):

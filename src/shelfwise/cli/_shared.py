@@ -30,6 +30,22 @@ class Precision(str, enum.Enum):
     fp32 = "fp32"
 
 
+class Method(str, enum.Enum):
+    """Choices of --method."""
+
+    auto = "auto"
+    full = "full"
+    lora = "lora"
+    qlora = "qlora"
+
+
+class Objective(str, enum.Enum):
+    """Choices of --objective."""
+
+    head = "head"
+    completion = "completion"
+
+
 class Strategy(str, enum.Enum):
     """Choices of --strategy."""
 
@@ -43,13 +59,26 @@ CatalogueArgument = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document for machines instead of a table.")]
 ProductColumn = Annotated[str | None, typer.Option(help="Column of product names. Recognised: product, name, title.")]
-TypeColumn = Annotated[str | None, typer.Option(help="Column of inventory types. Recognised: type, inventory_type.")]
+TypeColumn = Annotated[
+    str | None, typer.Option("--type", help="Column of inventory types. Recognised: type, inventory_type.")
+]
 BrandColumn = Annotated[str | None, typer.Option(help="Column of brands. Recognised: brand.")]
 CategoryColumn = Annotated[str | None, typer.Option(help="Column of categories. Recognised: category.")]
 SubCategoryColumn = Annotated[str | None, typer.Option(help="Column of sub-categories. Recognised: sub_category.")]
 TextColumns = Annotated[
     str, typer.Option(help="What the model reads: role names joined by commas, as in 'brand,product'.")
 ]
+
+# Options that make or change a run's configuration; None: as the configuration has it.
+ModelOption = Annotated[str | None, typer.Option(help="Base model: see 'shelfwise models'; a folder; a hub id.")]
+ObjectiveOption = Annotated[Objective | None, typer.Option(help="A classification head, or the label as text.")]
+BatchSizeOption = Annotated[int | None, typer.Option(help="Products an optimiser step.")]
+MicroBatchSizeOption = Annotated[
+    int | None, typer.Option(help="Products a forward pass. Default: what the memory holds.")
+]
+LoraRankOption = Annotated[int | None, typer.Option(help="Rank of LoRA and QLoRA adapters.")]
+ConfigOption = Annotated[Path | None, typer.Option(help="YAML configuration; other options override it.")]
+ReadOption = Annotated[str | None, typer.Option(help="What the model reads, as in 'brand,product'.")]
 
 
 def columns(

@@ -35,9 +35,7 @@ def command(
     folds: Annotated[int, typer.Option(min=2, max=50, help="Parts that take turns in being judged.")] = 5,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the folds and of the fits.")] = 0,
     product: _shared.ProductColumn = None,
-    type_: Annotated[
-        str | None, typer.Option("--type", help="Column of inventory types. Recognised: type, inventory_type.")
-    ] = None,
+    type_: _shared.TypeColumn = None,
     brand: _shared.BrandColumn = None,
     category: _shared.CategoryColumn = None,
     sub_category: _shared.SubCategoryColumn = None,

@@ -33,9 +33,7 @@ def register(app: typer.Typer) -> None:
 def command(
     catalogue: _shared.CatalogueArgument,
     product: _shared.ProductColumn = None,
-    type_: Annotated[
-        str | None, typer.Option("--type", help="Column of inventory types. Recognised: type, inventory_type.")
-    ] = None,
+    type_: _shared.TypeColumn = None,
     brand: _shared.BrandColumn = None,
     category: _shared.CategoryColumn = None,
     sub_category: _shared.SubCategoryColumn = None,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shelfwise.cli import _shared
-from shelfwise.cli.train import Method, Objective
 
 if TYPE_CHECKING:
     from shelfwise.pipelines.plan import Plan, Way
@@ -20,25 +19,23 @@ def register(app: typer.Typer) -> None:
 
 
 def command(
-    model: Annotated[str | None, typer.Option(help="Base model: see 'shelfwise models'; a folder; a hub id.")] = None,
-    method: Annotated[Method | None, typer.Option(help="auto plans for all of them.")] = None,
-    objective: Annotated[Objective | None, typer.Option(help="A classification head, or the label as text.")] = None,
+    model: _shared.ModelOption = None,
+    method: Annotated[_shared.Method | None, typer.Option(help="auto plans for all of them.")] = None,
+    objective: _shared.ObjectiveOption = None,
     gpu: Annotated[str | None, typer.Option(help="Name of a GPU, as in H100, A100-40GB, 'RTX 4090', T4.")] = None,
     gpu_memory: Annotated[
         str | None, typer.Option(help="As in 24GiB. Default: the GPU's, or what is free here.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Products an optimiser step.")] = None,
-    micro_batch_size: Annotated[
-        int | None, typer.Option(help="Products a forward pass. Default: what the memory holds.")
-    ] = None,
-    lora_r: Annotated[int | None, typer.Option(help="Rank of LoRA and QLoRA adapters.")] = None,
+    batch_size: _shared.BatchSizeOption = None,
+    micro_batch_size: _shared.MicroBatchSizeOption = None,
+    lora_r: _shared.LoraRankOption = None,
     gradient_checkpointing: Annotated[bool | None, typer.Option(help="Default: planned with and without.")] = None,
     catalogue: Annotated[Path | None, typer.Option(help="File of labelled products: their lengths and number.")] = None,
     row_tokens: Annotated[int | None, typer.Option(help="Tokens of the longest row, instead.")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML configuration; other options override it.")] = None,
-    text_columns: Annotated[str | None, typer.Option(help="What the model reads, as in 'brand,product'.")] = None,
+    config: _shared.ConfigOption = None,
+    text_columns: _shared.ReadOption = None,
     product: _shared.ProductColumn = None,
-    type_: Annotated[str | None, typer.Option("--type", help="Column of inventory types.")] = None,
+    type_: _shared.TypeColumn = None,
     brand: _shared.BrandColumn = None,
     as_json: _shared.JsonOption = False,
 ) -> None:

@@ -54,9 +54,7 @@ def load(
         Path | None, typer.Option(metavar="CATALOGUE", help="Show reviewers names from it for each type.")
     ] = None,
     product: _shared.ProductColumn = None,
-    type_: Annotated[
-        str | None, typer.Option("--type", help="Column of inventory types. Recognised: type, inventory_type.")
-    ] = None,
+    type_: _shared.TypeColumn = None,
     brand: _shared.BrandColumn = None,
     category: _shared.CategoryColumn = None,
     sub_category: _shared.SubCategoryColumn = None,
@@ -169,9 +167,7 @@ def export(
         typer.Option(metavar="CATALOGUE", help="Write this catalogue with the decisions put into it, to train on."),
     ] = None,
     product: _shared.ProductColumn = None,
-    type_: Annotated[
-        str | None, typer.Option("--type", help="Column of inventory types. Recognised: type, inventory_type.")
-    ] = None,
+    type_: _shared.TypeColumn = None,
     brand: _shared.BrandColumn = None,
     category: _shared.CategoryColumn = None,
     sub_category: _shared.SubCategoryColumn = None,

@@ -32,9 +32,7 @@ def command(
     test_size: Annotated[float, typer.Option(help="Share of all rows, between 0 and 1.")] = 0.2,
     validation_size: Annotated[float, typer.Option(help="Share of the rows left after test, between 0 and 1.")] = 0.1,
     product: _shared.ProductColumn = None,
-    type_: Annotated[
-        str | None, typer.Option("--type", help="Column of inventory types. Recognised: type, inventory_type.")
-    ] = None,
+    type_: _shared.TypeColumn = None,
     brand: _shared.BrandColumn = None,
     force: Annotated[bool, typer.Option("--force", help="Replace another split that is already there.")] = False,
     as_json: _shared.JsonOption = False,

@@ -12,22 +12,6 @@ from shelfwise import processes
 from shelfwise.cli import _shared
 
 
-class Method(str, enum.Enum):
-    """Choices of --method."""
-
-    auto = "auto"
-    full = "full"
-    lora = "lora"
-    qlora = "qlora"
-
-
-class Objective(str, enum.Enum):
-    """Choices of --objective."""
-
-    head = "head"
-    completion = "completion"
-
-
 class BestMetric(str, enum.Enum):
     """Choices of --best-metric."""
 
@@ -51,20 +35,18 @@ def register(app: typer.Typer) -> None:
 def command(
     catalogue: Annotated[Path | None, typer.Argument(metavar="CATALOGUE", help="File of labelled products.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder to write.")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML configuration; other options override it.")] = None,
-    model: Annotated[str | None, typer.Option(help="Base model: see 'shelfwise models'; a folder; a hub id.")] = None,
-    method: Annotated[Method | None, typer.Option(help="auto chooses by the memory there is.")] = None,
-    objective: Annotated[Objective | None, typer.Option(help="A classification head, or the label as text.")] = None,
+    config: _shared.ConfigOption = None,
+    model: _shared.ModelOption = None,
+    method: Annotated[_shared.Method | None, typer.Option(help="auto chooses by the memory there is.")] = None,
+    objective: _shared.ObjectiveOption = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training products.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Optimiser steps; overrides --epochs.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Products an optimiser step.")] = None,
-    micro_batch_size: Annotated[
-        int | None, typer.Option(help="Products a forward pass. Default: what the memory holds.")
-    ] = None,
+    batch_size: _shared.BatchSizeOption = None,
+    micro_batch_size: _shared.MicroBatchSizeOption = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak rate. Default: the base model's recipe.")] = None,
     layer_decay: Annotated[float | None, typer.Option(help="A layer's rate, as a share of the one above.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="AdamW's; not on norms and biases.")] = None,
-    lora_r: Annotated[int | None, typer.Option(help="Rank of LoRA and QLoRA adapters.")] = None,
+    lora_r: _shared.LoraRankOption = None,
     precision: Annotated[_shared.Precision | None, typer.Option(help="auto chooses by the hardware.")] = None,
     gradient_checkpointing: Annotated[
         bool | None, typer.Option(help="Less memory, a third more time. Default: where memory is short.")
@@ -75,9 +57,9 @@ def command(
     seed: Annotated[int | None, typer.Option(help="Of weights, order and dropout.")] = None,
     strategy: Annotated[_shared.Strategy | None, typer.Option(help="How the catalogue is split.")] = None,
     split: Annotated[Path | None, typer.Option(help="A saved split.json to reuse.")] = None,
-    text_columns: Annotated[str | None, typer.Option(help="What the model reads, as in 'brand,product'.")] = None,
+    text_columns: _shared.ReadOption = None,
     product: _shared.ProductColumn = None,
-    type_: Annotated[str | None, typer.Option("--type", help="Column of inventory types.")] = None,
+    type_: _shared.TypeColumn = None,
     brand: _shared.BrandColumn = None,
     category: _shared.CategoryColumn = None,
     sub_category: _shared.SubCategoryColumn = None,

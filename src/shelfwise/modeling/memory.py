@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 
+from shelfwise.modeling.packed.tiles import TILE_LENGTHS
 from shelfwise.records import Method, Objective
 
 GIB = 2**30
@@ -20,7 +21,6 @@ _USABLE = 0.9
 _NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 # Micro-batches under this many tokens leave a GPU's matrix units waiting (docs/lab-notes.md).
 GOOD_TOKENS = 4096
-TILE = 64  # tokens, the shortest of `packed.tiles.TILE_LENGTHS`
 METHODS: tuple[Method, ...] = ("full", "lora", "qlora")
 
 Optimizer = Literal["adamw", "adamw_bf16"]
@@ -220,7 +220,7 @@ class Wish:
         if self.path == "padded":
             return rows * self.row_tokens
         likely = rows * self.mean_tokens + _DEVIATIONS * self.spread_tokens * rows**0.5
-        return min(rows * self.row_tokens, int(_GAPS * likely)) + TILE
+        return min(rows * self.row_tokens, int(_GAPS * likely)) + TILE_LENGTHS[0]
 
 
 def usable(free: int) -> int:

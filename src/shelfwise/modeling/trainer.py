@@ -29,6 +29,7 @@ from shelfwise.modeling.batching import CompletionCollator, HeadCollator, Items,
 from shelfwise.modeling.engine import Engine
 from shelfwise.modeling.job import Job, TrainProgress, training_arguments
 from shelfwise.modeling.out_of_memory import FittingParts
+from shelfwise.modeling.packed.tiles import kept_cells
 from shelfwise.prompts import IGNORE_INDEX
 
 
@@ -132,7 +133,8 @@ class ShelfwiseTrainer(Trainer):
         labels = inputs["labels"]
         if self.engine.packed is not None:
             logits = self.engine.packed_logits(inputs["input_ids"], inputs["lengths"], inputs["kept"], compiled=True)
-            labels = labels[labels != IGNORE_INDEX] if labels.ndim > 1 else labels
+            if labels.ndim > 1:
+                labels = labels[tuple(at.to(labels.device, non_blocking=True) for at in kept_cells(inputs["kept"]))]
         elif self.engine.objective == "head":
             logits = model(input_ids=inputs["input_ids"], use_cache=False).logits
         else:

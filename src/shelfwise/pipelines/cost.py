@@ -51,7 +51,7 @@ class Prices:
         Raises:
             InputError: a price names no classifier.
         """
-        known = list(titles)
+        known = list(dict.fromkeys(titles))
         for title in self.own:
             if title not in known:
                 raise InputError(

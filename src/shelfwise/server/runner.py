@@ -19,12 +19,13 @@ from types import FrameType
 
 import uvicorn
 
+from shelfwise import artifact
 from shelfwise.errors import InputError, ShelfwiseError
 from shelfwise.server import logs
 from shelfwise.server.app import create_app
 from shelfwise.server.protocol import PatientProtocol
 from shelfwise.server.service import Service
-from shelfwise.server.settings import Settings
+from shelfwise.server.settings import Settings, named_runs
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         WorkError: a model can't be loaded, or the review store refuses.
     """
     app = create_app(settings)
+    for run in named_runs(settings.runs).values():  # before anything is said to be served
+        artifact.read_manifest(run, verify=False)
     logs.configure()
     _allow_open_files()
     config = uvicorn.Config(

@@ -7,28 +7,14 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from shelfwise.modeling import published, registry
-from shelfwise.modeling.memory import GIB, Shape, Wish, choose, estimate, usable, variants
+from shelfwise.modeling.memory import GIB, Shape, choose, estimate, usable, variants
+from support.wishes import wish
 
 RESULTS = Path(__file__).resolve().parents[3] / "benchmarks" / "results"
 SHAPES = {
     name: Shape.of(published.config_of(name), AutoModelForSequenceClassification) for name in ("llama2-7b", "falcon-7b")
 }
 LLAMA, FALCON = SHAPES["llama2-7b"], SHAPES["falcon-7b"]
-
-
-def wish(**changes):
-    values = {
-        "method": None,
-        "optimizer": None,
-        "micro_batch_size": None,
-        "checkpointing": None,
-        "batch_size": 256,
-        "row_tokens": 24,
-        "rank": 16,
-        "low_precision": True,
-        "on_gpu": True,
-    }
-    return Wish(**{**values, **changes})
 
 
 def test_a_shape_is_counted_from_the_configuration_alone():

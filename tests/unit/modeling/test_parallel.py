@@ -8,25 +8,11 @@ from transformers import AutoModelForSequenceClassification, LlamaConfig
 from shelfwise.errors import ConfigError, InputError, TrainingError, WorkError
 from shelfwise.modeling import distributed, hardware, parallel
 from shelfwise.modeling.batching import CompletionCollator, HeadCollator, Item, StepSampler
-from shelfwise.modeling.memory import GIB, Shape, Wish
+from shelfwise.modeling.memory import GIB, Shape
 from shelfwise.prompts import IGNORE_INDEX
+from support.wishes import wish
 
 LLAMA = Shape.of(LlamaConfig(num_labels=426), AutoModelForSequenceClassification)  # LLaMA2-7B's shape is the default
-
-
-def wish(**changes):
-    values = {
-        "method": None,
-        "optimizer": None,
-        "micro_batch_size": None,
-        "checkpointing": None,
-        "batch_size": 256,
-        "row_tokens": 24,
-        "rank": 16,
-        "low_precision": True,
-        "on_gpu": True,
-    }
-    return Wish(**{**values, **changes})
 
 
 @pytest.fixture

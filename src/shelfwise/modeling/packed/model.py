@@ -26,6 +26,7 @@ class PackedModel:
     model: nn.Module  # the transformers model that holds all parameters
     tile: int  # tokens a tile
     stack: tuple[LlamaWeights | FalconWeights, ...]
+    calm: tuple[LlamaWeights | FalconWeights, ...]  # the same without dropout, for inference
     layer: Callable[..., Tensor]  # compiled, where that can be
     written: Callable[..., Tensor]  # the same as it is written
     kernel: bool
@@ -74,6 +75,7 @@ class PackedModel:
             model=plain,
             tile=tile,
             stack=stack,
+            calm=tuple(_without_dropout(weights) for weights in stack),
             layer=torch.compile(layer, dynamic=True) if compiled and device.type == "cuda" else layer,
             written=layer,
             kernel=attention.supported(_head_width(config), device),
@@ -106,9 +108,8 @@ class PackedModel:
         layer = self.layer if compiled else self.written
         with torch.autocast(padded.device.type, enabled=False):
             x = decoder.get_input_embeddings()(tiles.ids(padded, config.pad_token_id)).to(self.dtype)
-            for i, weights in enumerate(self.stack):
-                used = weights if self.model.training else _without_dropout(weights)
-                x = self._through(layer, x, used, place, epsilon, keep if i == len(self.stack) - 1 else None)
+            for i, weights in enumerate(self.stack if self.model.training else self.calm):
+                x = self._through(layer, x, weights, place, epsilon, keep if i == len(self.stack) - 1 else None)
             return self._final_norm(decoder, x[: len(tiles.keep)], epsilon)
 
     def _through(self, layer: Callable[..., Tensor], x: Tensor, *rest: Any) -> Tensor:
@@ -226,6 +227,8 @@ def _lora(modules: Sequence[Any]) -> Lora:
     adapted = [module for module in modules if hasattr(module, "lora_A")]
     if not adapted:
         return NONE
+    if len(adapted) < len(modules):
+        raise ValueError("maps of one input are adapted all or none; Shelfwise's own adapters stand on every map")
     name = adapted[0].active_adapters[0]
     dropout = adapted[0].lora_dropout[name]
     return Lora(

@@ -58,10 +58,15 @@ def lay(sizes: Sequence[int], kept: Sequence[tuple[int, int]], length: int) -> T
     at = torch.repeat_interleave(torch.tensor(starts), torch.tensor(sizes)) + within
     position[at] = within.int()
     of_row[at] = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)).int()
+    rows, columns = kept_cells(kept)
+    return Tiles(position, of_row, torch.tensor(starts)[rows] + columns)
+
+
+def kept_cells(kept: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    """(K,) rows and (K,) positions of what `lay` keeps, in the order of ``Tiles.keep``: they index padded tensors."""
     first, behind = zip(*kept, strict=True)
     counts = torch.tensor(behind) - torch.tensor(first)
-    keep = torch.repeat_interleave(torch.tensor(starts), counts) + _ranges(first, behind)
-    return Tiles(position, of_row, keep)
+    return torch.repeat_interleave(torch.arange(len(kept)), counts), _ranges(first, behind)
 
 
 def _ranges(first: Sequence[int], behind: Sequence[int]) -> Tensor:
