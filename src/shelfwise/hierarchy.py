@@ -73,13 +73,6 @@ def overlaps(
     return Overlaps(*found[of_row.reshape(-1)].T)
 
 
-def hierarchy_scores(
-    targets: NDArray[np.integer], predictions: NDArray[np.integer], names: Sequence[str], taxonomy: Taxonomy
-) -> HierarchyScores:
-    """Score answers by the ancestors that they share with the truth; arguments as of `overlaps`."""
-    return scores_of_overlaps(overlaps(targets, predictions, names, taxonomy))
-
-
 def scores_of_overlaps(rows: Overlaps) -> HierarchyScores:
     """Score N answers.
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shelfwise.hierarchy import hierarchy_scores
+from shelfwise.hierarchy import overlaps, scores_of_overlaps
 from shelfwise.labels import Taxonomy
 
 NAMES = ("Shampoo", "Hair Oil", "Face Wash", "Rice", "Unknown")
@@ -22,7 +22,7 @@ ROWS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max
 
 def scores(*pairs):
     true, answered = np.array(pairs).T
-    return hierarchy_scores(true, answered, NAMES, TAXONOMY)
+    return scores_of_overlaps(overlaps(true, answered, NAMES, TAXONOMY))
 
 
 def test_right_answers_score_one_at_every_level():
@@ -73,7 +73,7 @@ def test_in_a_tree_the_scores_are_those_of_hiclass():
     random = np.random.default_rng(0)
     true = random.integers(0, 24, 500)
     answered = np.where(random.random(500) < 0.6, true, random.integers(0, 24, 500))
-    found = hierarchy_scores(true, answered, names, tree)
+    found = scores_of_overlaps(overlaps(true, answered, names, tree))
     of_both = np.array(paths)[true], np.array(paths)[answered]
     assert found.precision == pytest.approx(hiclass_metrics.precision(*of_both))
     assert found.recall == pytest.approx(hiclass_metrics.recall(*of_both))
@@ -83,4 +83,4 @@ def test_in_a_tree_the_scores_are_those_of_hiclass():
 
 def test_no_rows_score_nothing():
     empty = np.zeros(0, np.int64)
-    assert hierarchy_scores(empty, empty, NAMES, TAXONOMY).f1 == 0
+    assert scores_of_overlaps(overlaps(empty, empty, NAMES, TAXONOMY)).f1 == 0

@@ -46,9 +46,10 @@ def command(
     from shelfwise.data.catalogue import read_catalogue, require_trainable
     from shelfwise.data.split import make_splits
 
-    for name, size in (("--test-size", test_size), ("--validation-size", validation_size)):
-        if not 0 < size < 1:
-            raise InputError(f"{name} is a share between 0 and 1, not {size:g}.")
+    if not 0 < test_size < 1:
+        raise InputError(f"--test-size is a share between 0 and 1, not {test_size:g}.")
+    if not 0 <= validation_size < 1:
+        raise InputError(f"--validation-size is a share from 0 (all rows train) to under 1, not {validation_size:g}.")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: this is a file. Name a folder for --out.")
     config = SplitConfig(strategy=strategy.value, seed=seed, test_size=test_size, validation_size=validation_size)

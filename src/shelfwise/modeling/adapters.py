@@ -116,8 +116,3 @@ def parameter_groups(model: nn.Module, settings: RateSettings) -> list[dict[str,
         )
         group["params"].append(parameter)
     return list(groups.values())
-
-
-def trainable_parameters(model: nn.Module) -> int:
-    """How many numbers are trained."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -99,23 +99,8 @@ def live_item(product: Product, prediction: Prediction, model: str) -> NewItem:
         text=product.text,
         category=product.category,
         sub_category=product.sub_category,
-        source=product.source,
-        given_type=product.label,
+        source="live",
     )
-
-
-def enqueue(store: Store, answers: Sequence[tuple[Product, Prediction]], model: str) -> int:
-    """Put the answers of a service that are for review into the queue; each counts, however often it is the same name.
-
-    Args:
-        store: the queue.
-        answers: accepted ones are passed over.
-        model: which classifier answered.
-
-    Returns:
-        How many items are new.
-    """
-    return store.add(live_item(product, answer, model) for product, answer in answers if answer.decision == "review")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ import logging
 import queue
 import threading
 
-from shelfwise.data.names import name_key
 from shelfwise.errors import ShelfwiseError
+from shelfwise.pipelines.review_load import live_item
 from shelfwise.review import NewItem
 from shelfwise.review.store import Store
 from shelfwise.server.contract import Answers
@@ -35,21 +35,10 @@ class LiveReview:
         for answer in answers.answers:
             if answer.prediction.decision == "accept":
                 continue
-            product = answer.product
-            item = NewItem(
-                name=product.name,
-                name_key=name_key(product.name),
-                prediction=answer.prediction,
-                model=f"{answers.model} {answers.version}",
-                reason="live traffic",
-                brand=product.brand,
-                text=product.text,
-                category=product.category,
-                sub_category=product.sub_category,
-                source="live",
-            )
             try:
-                self._waiting.put_nowait(item)
+                self._waiting.put_nowait(
+                    live_item(answer.product, answer.prediction, f"{answers.model} {answers.version}")
+                )
             except queue.Full:
                 self._counted.labels("not kept").inc()
 

@@ -26,6 +26,12 @@ def test_split_writes_the_parts_and_prints_their_sizes(catalogue: Path, capsys: 
     assert f"--split {out / 'split.json'}" in printed
 
 
+def test_all_that_test_leaves_can_be_trained_on(catalogue: Path) -> None:
+    out = catalogue.parent / "out"
+    assert run(["split", str(catalogue), "--out", str(out), "--strategy", "random", "--validation-size", "0"]) == 0
+    assert list(map(len, Splits.load(out / "split.json").rows().values())) == [160, 0, 40]
+
+
 def test_the_same_split_is_kept_and_another_one_never_replaces_it_by_accident(
     catalogue: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,6 +91,11 @@ WRONG = {
     "no brands": ("product,type\na,x\nb,y\n", ["--strategy", "brand"], "no product has one"),
     "too few rows": ("product,type\na,x\nb,y\n", ["--strategy", "random"], "2 rows are too few"),
     "a size of one": ("product,type\na,x\nb,y\n", ["--test-size", "1"], "--test-size is a share between 0 and 1"),
+    "less than none": (
+        "product,type\na,x\nb,y\n",
+        ["--validation-size", "-0.1"],
+        "--validation-size is a share from 0",
+    ),
     "not a number": ("product,type\na,x\nb,y\n", ["--test-size", "nan"], "--test-size is a share between 0 and 1"),
     "a size below zero": ("product,type\na,x\nb,y\n", ["--validation-size", "-1"], "--validation-size is a share"),
     "an unknown strategy": ("product,type\na,x\nb,y\n", ["--strategy", "group"], "--strategy"),

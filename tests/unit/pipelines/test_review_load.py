@@ -1,10 +1,8 @@
 """Live traffic in the review queue."""
 
-import dataclasses
-
 import pytest
 
-from shelfwise.pipelines.review_load import enqueue
+from shelfwise.pipelines.review_load import live_item
 from shelfwise.records import Product
 from shelfwise.review import Decision, open_store
 from support.review import prediction
@@ -20,14 +18,9 @@ def asked(name, brand=""):
     return Product(0, "request", name, None, brand=brand, text=f"{brand} {name}".strip())
 
 
-def test_answers_for_review_are_queued_and_accepted_ones_are_not(store):
-    sure = dataclasses.replace(prediction(confidence=0.99), decision="accept", level="type")
-    answers = [
-        (asked("Basmati", "Fine"), prediction()),
-        (asked("Sona"), sure),
-        (asked("basmati!", "FINE"), prediction()),
-    ]
-    assert enqueue(store, answers, "run-7") == 1
+def test_an_answer_becomes_an_item_and_one_name_and_brand_are_one(store):
+    asked_twice = [asked("Basmati", "Fine"), asked("basmati!", "FINE")]
+    assert store.add(live_item(product, prediction(), "run-7") for product in asked_twice) == 1
     (item,) = store.items()
     assert (item.name, item.text, item.rows, item.model, item.reason) == (
         "Basmati",
@@ -39,8 +32,9 @@ def test_answers_for_review_are_queued_and_accepted_ones_are_not(store):
 
 
 def test_a_name_that_is_asked_for_again_counts_and_is_settled_once(store):
-    enqueue(store, [(asked("Basmati"), prediction())], "run-7")
+    answer = live_item(asked("Basmati"), prediction(), "run-7")
+    store.add([answer])
     item = store.next_item("asha")
     store.decide(item.id, Decision("accept", "asha", item.version))
-    assert enqueue(store, [(asked("Basmati"), prediction())] * 3, "run-7") == 0
+    assert store.add([answer] * 3) == 0
     assert (store.item(item.id).rows, store.item(item.id).status) == (4, "accepted")
