@@ -20,6 +20,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 import _bench
 from true_size import build
 
@@ -52,16 +54,24 @@ OURS = {
     "lora": Ours("lora", "lora", 672, 33, {}),
     "lora-fp8": Ours("lora, fp8 base", "lora", 672, 33, {"fp8_base": True}),
     "lora-256": Ours("lora, batch 256", "lora", 256, 30, {}),
+    "lora-64": Ours("lora, batch 64", "lora", 64, 15, {}),
     "lora-padded": Ours("lora, padded", "lora", 256, 15, {"packed": False}),
     "qlora": Ours("qlora", "qlora", 672, 25, {}),
+    "qlora-256": Ours("qlora, batch 256", "qlora", 256, 15, {}),
+    "qlora-64": Ours("qlora, batch 64", "qlora", 64, 15, {}),
     "qlora-small": Ours("qlora, small card", "qlora", 16, 30, {"gradient_checkpointing": True}, micro=8),
-    "full": Ours("full", "full", 512, 25, {"optimizer": "adamw_bf16"}),
+    "full": Ours("full", "full", 1536, 18, {"optimizer": "adamw_bf16"}, micro=768),
+    "full-256": Ours("full, batch 256", "full", 256, 15, {"optimizer": "adamw_bf16"}),
+    "full-64": Ours("full, batch 64", "full", 64, 15, {"optimizer": "adamw_bf16"}),
 }
 PEERS = {
     "reference": Peer("transformers + PEFT, as the reference notebook", "CAUSAL_LM", 16, 30),
-    "large": Peer("transformers + PEFT, large batches", "CAUSAL_LM", 256, 15),
-    "head": Peer("transformers + PEFT, large batches, head", "SEQ_CLS", 256, 15),
+    "peer-64": Peer("transformers + PEFT, batch 64", "CAUSAL_LM", 64, 20),
+    "peer-128": Peer("transformers + PEFT, batch 128", "CAUSAL_LM", 128, 20),
+    "head": Peer("transformers + PEFT, batch 128, head", "SEQ_CLS", 128, 20),
+    "trl": Peer("TRL SFTTrainer, packed", "PACKED", 16, 20),
 }
+PACKED_TOKENS = 512  # of a sequence that TRL packs names into
 
 
 def ceiling() -> float:
@@ -108,6 +118,7 @@ def forget() -> None:
 def ours(architecture: str, setting: Ours, base: Path, options: argparse.Namespace) -> dict[str, Any]:
     from shelfwise.config import parse
     from shelfwise.modeling import memory
+    from shelfwise.modeling.trainer import ShelfwiseTrainer
     from shelfwise.pipelines import finetune
     from shelfwise.pipelines.run import Hooks
     from shelfwise.pipelines.train import train
@@ -147,7 +158,16 @@ def ours(architecture: str, setting: Ours, base: Path, options: argparse.Namespa
         kept["estimate"] = settled[1].estimate.total / memory.GIB
         return settled
 
-    save = finetune._save
+    save, step = finetune._save, ShelfwiseTrainer.training_step
+
+    def timed_step(*given: Any, **named: Any) -> Any:
+        loss = step(*given, **named)
+        if "first" not in kept:
+            loss.item()  # waits for the GPU
+            kept["first"] = time.perf_counter() - began
+        return loss
+
+    ShelfwiseTrainer.training_step = timed_step
     finetune.settle = settle
     if setting.method == "full":  # 13 GB that nobody reads
         finetune._save = lambda *_: None
@@ -155,7 +175,7 @@ def ours(architecture: str, setting: Ours, base: Path, options: argparse.Namespa
     try:
         trained = train(config, run, hooks=Hooks(report=report, note=_bench.say))
     finally:
-        finetune.settle, finetune._save = plain, save
+        finetune.settle, finetune._save, ShelfwiseTrainer.training_step = plain, save, step
     seconds = step_seconds(stamps)
     size = sum(f.stat().st_size for f in run.rglob("*") if f.is_file()) / 2**30
     shutil.rmtree(run)
@@ -170,7 +190,8 @@ def ours(architecture: str, setting: Ours, base: Path, options: argparse.Namespa
         "products_per_s": round(batch / seconds, 1),
         "step_s": round(seconds, 4),
         "train_s": round(trained.seconds, 1),
-        "five_steps_after_s": round(stamps[0][1] - began, 1),  # from the call: loading, compiling and five steps
+        # From the call: reading the catalogue, loading, compiling, and the first micro-batch forward and backward.
+        "first_step_after_s": round(kept["first"], 1),
         "rows_trained": batch * trained.steps,
         "peak_gib": round((trained.peak_bytes or 0) / 2**30, 1),
         "peak_with_loading_gib": round(peak(), 1),
@@ -181,7 +202,76 @@ def ours(architecture: str, setting: Ours, base: Path, options: argparse.Namespa
     }
 
 
+def trl_peer(setting: Peer, base: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """TRL's trainer with its own packing, LoRA on all linear layers, loss on all tokens."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    from shelfwise.data.catalogue import read_catalogue
+    from shelfwise.prompts import PromptFormat
+
+    products = read_catalogue(options.catalogue).labelled
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    prompts = PromptFormat()
+    texts = [prompts.labelled(p.text, p.label or "") for p in products]
+    order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(0)).tolist()
+    rows = [{"input_ids": tokenizer(texts[i])["input_ids"]} for i in order]
+    on_gpu = torch.cuda.is_available()
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16, device_map="cuda" if on_gpu else "cpu")
+    arguments = SFTConfig(
+        output_dir=str(options.work / "peer"), per_device_train_batch_size=setting.batch,
+        max_steps=options.steps or setting.steps, packing=True, max_length=PACKED_TOKENS, learning_rate=1e-4,
+        bf16=on_gpu, gradient_checkpointing=False, logging_steps=1000, save_strategy="no", report_to="none",
+        disable_tqdm=True, use_cpu=not on_gpu, dataset_kwargs={"skip_prepare_dataset": False},
+    )  # fmt: skip
+    stamps: list[tuple[int, float]] = []
+    trainer = SFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=32, target_modules="all-linear"),
+        callbacks=[stamping(stamps)],
+    )
+    filled = statistics.mean(len(row) for row in trainer.train_dataset["input_ids"][:-1])
+    trainer.train()
+    seconds = step_seconds(stamps)
+    per_product = statistics.mean(len(row["input_ids"]) for row in rows)
+    return {
+        "peer": setting.title,
+        "method": "lora",
+        "batch": setting.batch,
+        "tokens_per_sequence": round(filled, 1),
+        "tokens_per_product": round(per_product, 2),
+        "tokens_per_s": round(setting.batch * filled / seconds),
+        "products_per_s": round(setting.batch * filled / per_product / seconds, 1),
+        "step_s": round(seconds, 4),
+        "peak_gib": round(peak(), 1),
+    }
+
+
+def stamping(stamps: list[tuple[int, float]]) -> Any:
+    """A callback of transformers' Trainer that notes the time of every fifth step."""
+    import torch
+    from transformers import TrainerCallback
+
+    class Stamp(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step % 5 == 0:
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
+                stamps.append((state.global_step, time.perf_counter()))
+
+    return Stamp()
+
+
 def peer(architecture: str, setting: Peer, base: Path, options: argparse.Namespace) -> dict[str, Any]:
+    if setting.task == "PACKED":
+        return trl_peer(setting, base, options)
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import (
@@ -190,7 +280,6 @@ def peer(architecture: str, setting: Peer, base: Path, options: argparse.Namespa
         AutoTokenizer,
         DataCollatorWithPadding,
         Trainer,
-        TrainerCallback,
         TrainingArguments,
     )
 
@@ -227,20 +316,15 @@ def peer(architecture: str, setting: Peer, base: Path, options: argparse.Namespa
         return batch
 
     stamps: list[tuple[int, float]] = []
-
-    class Stamp(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.global_step % 5 == 0:
-                if torch.cuda.is_available():
-                    torch.cuda.synchronize()
-                stamps.append((state.global_step, time.perf_counter()))
-
     arguments = TrainingArguments(
-        output_dir=str(options.work / "peer"), per_device_train_batch_size=setting.batch, max_steps=setting.steps,
-        learning_rate=1e-4, bf16=torch.cuda.is_available(), logging_steps=1000, save_strategy="no", report_to="none",
-        disable_tqdm=True, remove_unused_columns=False, use_cpu=not torch.cuda.is_available(),
+        output_dir=str(options.work / "peer"), per_device_train_batch_size=setting.batch,
+        max_steps=options.steps or setting.steps, learning_rate=1e-4, bf16=torch.cuda.is_available(),
+        logging_steps=1000, save_strategy="no", report_to="none", disable_tqdm=True, remove_unused_columns=False,
+        use_cpu=not torch.cuda.is_available(),
     )  # fmt: skip
-    Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collate, callbacks=[Stamp()]).train()
+    Trainer(
+        model=model, args=arguments, train_dataset=rows, data_collator=collate, callbacks=[stamping(stamps)]
+    ).train()
     seconds = step_seconds(stamps)
     return {
         "peer": setting.title,
@@ -270,6 +354,7 @@ def main() -> None:
     from shelfwise.pipelines.finetune import quiet_libraries
 
     quiet_libraries()
+    _bench.say(f"imports took {time.time() - psutil.Process().create_time():.1f} s")
     texts = [product.text for product in read_catalogue(options.catalogue).products]
     top = ceiling()
     _bench.say(f"a bf16 product of 8192 cubed: {top:.0f} TFLOP/s")

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from shelfwise.modeling.packed import activation, attention, tiles
+from shelfwise.modeling.packed import activation, attention, rows, tiles
 from shelfwise.modeling.packed.linear import Fp8, Frozen, Lora
+from shelfwise.modeling.packed.rows import Norm, Rows
 
 pytestmark = [
     pytest.mark.gpu,
@@ -61,3 +62,66 @@ def test_activation_with_adapters(gated: bool, wide: int, hidden: int, fp8: bool
         strict=True,
     )
     assert all(error(a, b) < (5e-2 if fp8 else 2e-2) for a, b in pairs)
+
+
+def dense(found: Rows) -> Tensor:
+    """What rows stand for, in float32."""
+    return found.values.float() * (1 if found.factors is None else found.factors)
+
+
+@pytest.mark.parametrize("fp8", [False, True])
+@pytest.mark.parametrize("deltas", [0, 1, 2])
+@pytest.mark.parametrize(("width", "bias"), [(4096, False), (4544, True), (576, False)])
+def test_residuals_and_norm(width: int, bias: bool, deltas: int, fp8: bool) -> None:
+    torch.manual_seed(0)
+    x, *added = (torch.randn(130, width, device="cuda", dtype=torch.bfloat16) for _ in range(1 + deltas))
+    weight, shift = (torch.randn(width, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    norm = Norm(weight, shift if bias else None, 1e-5)
+    wanted_x, wanted = rows.normed(x.clone(), added, norm, fp8=fp8, kernel=False)
+    found_x, found = rows.normed(x.clone(), added, norm, fp8=fp8, kernel=True)
+    assert error(found_x, wanted_x.float()) < 5e-3
+    assert error(dense(found), dense(wanted)) < (2e-2 if fp8 else 5e-3)
+
+
+@pytest.mark.parametrize("fp8", [False, True])
+@pytest.mark.parametrize(("gated", "width"), [(True, 11008), (False, 18176), (True, 1536)])
+def test_activation_of_rows(gated: bool, width: int, fp8: bool) -> None:
+    torch.manual_seed(0)
+    y = torch.randn(130, width * (2 if gated else 1), device="cuda", dtype=torch.bfloat16)
+    wanted = rows.activated(y, gated=gated, fp8=fp8, kernel=False)
+    assert error(dense(rows.activated(y, gated=gated, fp8=fp8, kernel=True)), dense(wanted)) < (2e-2 if fp8 else 5e-3)
+    whole = rows.quantised(Rows(y), kernel=False) if width < 8192 else None
+    if whole is not None:
+        assert error(dense(rows.quantised(Rows(y), kernel=True)), dense(whole)) < 1e-2
+
+
+@pytest.mark.parametrize("fp8", [False, True])
+@pytest.mark.parametrize("architecture", ["llama", "falcon"])
+def test_answers_of_a_model(architecture: str, fp8: bool) -> None:
+    """Whole models: recorded and unrecorded batches give what transformers gives, alone and together."""
+    from transformers import AutoModelForSequenceClassification, FalconConfig, LlamaConfig
+
+    from shelfwise.modeling.packed.inference import Inference
+
+    torch.manual_seed(0)
+    shape: dict[str, int] = {"vocab_size": 500, "hidden_size": 512, "num_hidden_layers": 3, "num_attention_heads": 8}
+    config = (
+        LlamaConfig(**shape, intermediate_size=1024, num_key_value_heads=4, num_labels=40, pad_token_id=0)
+        if architecture == "llama"
+        else FalconConfig(**shape, multi_query=True, parallel_attn=True, bias=False, num_labels=40, pad_token_id=0)
+    )
+    model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).cuda().eval()
+    names = [torch.randint(1, 500, (size,)).tolist() for size in [*(SIZES * 40)[:1200], 100, 128, 70]]
+    with torch.no_grad():
+        wanted = torch.cat(
+            [model(input_ids=torch.tensor([name], device="cuda"), use_cache=False).logits for name in names[-100:]]
+        ).log_softmax(-1)
+    inference = Inference.of(model, dtype=torch.bfloat16, fp8=fp8)
+    assert inference is not None
+    together = inference.log_probs(names)
+    few = inference.log_probs(names[-100:])
+    alone = torch.cat([inference.log_probs([name]) for name in names[-100:]])
+    assert len(inference.recorded) > 1
+    margin = 0.15 if fp8 else 0.03
+    for found in (together[-100:], few, alone):
+        assert float((found - wanted).abs().max()) < margin

@@ -17,6 +17,7 @@ from shelfwise.modeling.batching import inference_batches, pad
 from shelfwise.modeling.encoding import Encoder
 from shelfwise.modeling.hardware import autocast
 from shelfwise.modeling.label_tree import LabelTree, label_log_probs
+from shelfwise.modeling.packed.inference import Inference
 from shelfwise.modeling.packed.model import PackedModel
 from shelfwise.modeling.packed.tiles import lay
 from shelfwise.records import Objective
@@ -48,6 +49,7 @@ class Engine:
     precision: Precision
     tree: LabelTree | None = None  # of the labels; for `completion` only
     packed: PackedModel | None = None  # the same model without padding, where it can be
+    inference: Inference | None = None  # the same model for answers alone, where it is in no training
     shrinkage: Shrinkage = field(default_factory=Shrinkage, compare=False)
 
     @classmethod
@@ -74,6 +76,8 @@ class Engine:
         they share them, and all get all.
         """
         rows = self.encoder.encode(texts)
+        if self.inference is not None and rows and max(map(len, rows)) <= self.inference.longest:
+            return self._inferred(self.inference, rows)
         scored = torch.zeros(len(rows), len(self.labels))
         training = self.model.training
         self.model.eval()
@@ -94,6 +98,18 @@ class Engine:
             self.model.train(training)
         result: NDArray[np.float32] = distributed.summed(scored).numpy()
         return result
+
+    def _inferred(self, inference: Inference, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """(N, C) log-probabilities; batches are halved where the memory is full, and stay so."""
+        while True:
+            try:
+                answered: NDArray[np.float32] = inference.log_probs(rows, self.shrinkage.halvings).cpu().numpy()
+                return answered
+            except RuntimeError as error:
+                if not out_of_memory.is_out_of_memory(error) or inference.is_smallest(self.shrinkage.halvings):
+                    raise
+            out_of_memory.release(self.device)
+            self.shrinkage.halvings += 1
 
     def _fitting(self, rows: Sequence[Sequence[int]]) -> Tensor | None:
         """(N, C) scores; None where the memory is full, and batches have to be smaller from now on."""
@@ -140,7 +156,7 @@ class Engine:
             compiled: see `PackedModel.hidden`.
         """
         assert self.packed is not None
-        tiles = lay(lengths, kept, self.packed.tile).to(padded.device)
+        tiles = lay(lengths, kept, self.packed.tile, rounding=compiled).to(padded.device)
         hidden = self.packed.hidden(padded, tiles, compiled=compiled)
         plain: Any = self.packed.model
         head = plain.score if self.objective == "head" else plain.get_output_embeddings()

@@ -1,6 +1,7 @@
-"""Triton kernels: causal attention inside tiles, each row alone, rotary embedding included.
+"""Triton kernels of training, and of what inference shares with it: attention inside tiles, and the activation.
 
-One program holds a tile's queries, keys and values of one head on the chip and touches device memory once for each.
+Attention is causal, each row alone, rotary embedding included. One program holds a tile's queries, keys and values of
+one head on the chip and touches device memory once for each.
 T is the number of tokens, a multiple of TILE; heads lie side by side in the last dimension of `qkv`: H query heads,
 then KV key heads, then KV value heads, each 2 * HALF wide. Rotary embedding turns the first half of a head against the
 second (Su et al. 2021, in the layout of LLaMA and Falcon).

@@ -27,7 +27,8 @@ class Frozen(NamedTuple):
 class Fp8(NamedTuple):
     """A frozen weight in fp8 (e4m3), twice: a scale for each output, and transposed with a scale for each input.
 
-    The product of the backward pass sums over outputs, so it needs scales that don't vary among them.
+    The product of the backward pass sums over outputs, so it needs scales that don't vary among them. Both are empty
+    where there is no backward pass.
     """
 
     weight: Tensor  # (out, in)
@@ -36,9 +37,11 @@ class Fp8(NamedTuple):
     turned_scale: Tensor  # (1, in) float32
 
     @classmethod
-    def of(cls, weight: Tensor) -> Fp8:
+    def of(cls, weight: Tensor, *, backward: bool = True) -> Fp8:
         """Quantise (out, in)."""
         forward, scale = to_fp8(weight)
+        if not backward:
+            return cls(forward, scale.t().contiguous(), forward.new_empty(0), scale.new_empty(0))
         turned, turned_scale = to_fp8(weight.t().contiguous())
         return cls(forward, scale.t().contiguous(), turned, turned_scale.t().contiguous())
 

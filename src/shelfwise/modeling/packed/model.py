@@ -17,6 +17,8 @@ from shelfwise.modeling.packed.tiles import Tiles, tile_length
 
 # Kept positions are filled up to a multiple of this: what the MLP's kernel takes at once.
 _KEPT = 64
+# Numbers of tiles that a layer may be compiled for; above it, torch would go on uncompiled.
+_SHAPES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class PackedModel:
         *,
         dtype: torch.dtype,
         fp8: bool = False,
+        backward: bool = True,
         checkpointing: bool = False,
         compiled: bool = True,
     ) -> PackedModel | None:
@@ -55,6 +58,7 @@ class PackedModel:
             longest: tokens of the longest row.
             dtype: of the arithmetic; weights that are trained may be of another.
             fp8: frozen weights in fp8. They are rounded, and the model can no longer be run by transformers.
+            backward: whether there will be a backward pass. Without one, frozen weights are cast to ``dtype``.
             checkpointing: keep each layer's input alone, and compute its inside again in the backward pass.
             compiled: compile the layers; off, everything runs as written.
         """
@@ -67,7 +71,8 @@ class PackedModel:
         llama = config.model_type == "llama"
         blocks = decoder.layers if llama else decoder.h
         collect = _llama_weights if llama else _falcon_weights
-        stack = tuple(collect(block, fp8) for block in blocks)
+        form = _Form(fp8, backward, dtype)
+        stack = tuple(collect(block, form) for block in blocks)
         cos, sin = attention.rotary_tables(decoder.rotary_emb.inv_freq, tile)
         device = decoder.get_input_embeddings().weight.device
         layer = layers.llama if llama else layers.falcon
@@ -76,7 +81,7 @@ class PackedModel:
             tile=tile,
             stack=stack,
             calm=tuple(_without_dropout(weights) for weights in stack),
-            layer=torch.compile(layer, dynamic=True) if compiled and device.type == "cuda" else layer,
+            layer=_compiled(layer) if compiled and device.type == "cuda" else layer,
             written=layer,
             kernel=attention.supported(_head_width(config), device),
             dtype=dtype,
@@ -84,6 +89,13 @@ class PackedModel:
             cos=cos,
             sin=sin,
         )
+
+    @property
+    def heads(self) -> tuple[int, int, int]:
+        """Query heads, key and value heads, and the width of one."""
+        config: Any = self.model.config
+        kv_heads = config.num_key_value_heads if config.model_type == "llama" else 1
+        return config.num_attention_heads, kv_heads, _head_width(config)
 
     def hidden(self, padded: Tensor, tiles: Tiles, *, compiled: bool = True) -> Tensor:
         """Hidden states above the last norm.
@@ -98,18 +110,16 @@ class PackedModel:
         """
         plain: Any = self.model
         decoder, config = getattr(plain, plain.base_model_prefix), plain.config
-        heads = config.num_attention_heads
-        llama = config.model_type == "llama"
-        kv_heads = config.num_key_value_heads if llama else 1
-        shape = [heads, kv_heads, _head_width(config), self.tile]
-        place = Place(self.cos, self.sin, tiles.position, tiles.row, shape, self.kernel)
-        epsilon = config.rms_norm_eps if llama else config.layer_norm_epsilon
+        place = Place(self.cos, self.sin, tiles.position, tiles.row, [*self.heads, self.tile], self.kernel)
+        epsilon = config.rms_norm_eps if config.model_type == "llama" else config.layer_norm_epsilon
         keep = torch.cat([tiles.keep, tiles.keep.new_zeros(-len(tiles.keep) % _KEPT)])
-        layer = self.layer if compiled else self.written
+        last = len(self.stack) - 1
         with torch.autocast(padded.device.type, enabled=False):
             x = decoder.get_input_embeddings()(tiles.ids(padded, config.pad_token_id)).to(self.dtype)
             for i, weights in enumerate(self.stack if self.model.training else self.calm):
-                x = self._through(layer, x, weights, place, epsilon, keep if i == len(self.stack) - 1 else None)
+                # The last layer has a shape of its own for every number of kept positions: as it is written.
+                layer = self.layer if compiled and i < last else self.written
+                x = self._through(layer, x, weights, place, epsilon, keep if i == last else None)
             return self._final_norm(decoder, x[: len(tiles.keep)], epsilon)
 
     def _through(self, layer: Callable[..., Tensor], x: Tensor, *rest: Any) -> Tensor:
@@ -122,6 +132,12 @@ class PackedModel:
         if self.model.config.model_type == "llama":  # type: ignore[union-attr]
             return layers.rms_norm(x, decoder.norm.weight, epsilon)
         return layers.layer_norm(x, decoder.ln_f.weight, decoder.ln_f.bias, epsilon)
+
+
+def _compiled(layer: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Compiled for each number of tiles anew; there are few of them (`tiles.rounded`)."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _SHAPES)
+    return torch.compile(layer, dynamic=False)
 
 
 def _head_width(config: Any) -> int:
@@ -149,27 +165,36 @@ def known_layers(config: Any) -> bool:
     )
 
 
-def _llama_weights(block: Any, fp8: bool) -> LlamaWeights:
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What frozen weights are turned into."""
+
+    fp8: bool
+    backward: bool
+    dtype: torch.dtype
+
+
+def _llama_weights(block: Any, form: _Form) -> LlamaWeights:
     attend, mlp = block.self_attn, block.mlp
     return LlamaWeights(
         attention_norm=block.input_layernorm.weight,
         mlp_norm=block.post_attention_layernorm.weight,
-        qkv=_map([attend.q_proj, attend.k_proj, attend.v_proj], fp8),
-        out=_map([attend.o_proj], fp8),
-        gate_up=_map([mlp.gate_proj, mlp.up_proj], fp8),
-        down=_map([mlp.down_proj], fp8),
+        qkv=_map([attend.q_proj, attend.k_proj, attend.v_proj], form),
+        out=_map([attend.o_proj], form),
+        gate_up=_map([mlp.gate_proj, mlp.up_proj], form),
+        down=_map([mlp.down_proj], form),
     )
 
 
-def _falcon_weights(block: Any, fp8: bool) -> FalconWeights:
+def _falcon_weights(block: Any, form: _Form) -> FalconWeights:
     attend, mlp = block.self_attention, block.mlp
     return FalconWeights(
         norm=block.input_layernorm.weight,
         norm_bias=block.input_layernorm.bias,
-        qkv=_map([attend.query_key_value], fp8),
-        out=_map([attend.dense], fp8),
-        up=_map([mlp.dense_h_to_4h], fp8),
-        down=_map([mlp.dense_4h_to_h], fp8),
+        qkv=_map([attend.query_key_value], form),
+        out=_map([attend.dense], form),
+        up=_map([mlp.dense_h_to_4h], form),
+        down=_map([mlp.dense_4h_to_h], form),
     )
 
 
@@ -181,23 +206,25 @@ def _without_dropout(weights: Any) -> Any:
     )
 
 
-def _map(modules: Sequence[Any], fp8: bool) -> Map:
+def _map(modules: Sequence[Any], form: _Form) -> Map:
     """The maps of one input: their base weights side by side, and their adapters."""
     bases = [module.get_base_layer() if hasattr(module, "get_base_layer") else module for module in modules]
-    return Map(_base(bases, fp8), _lora(modules))
+    return Map(_base(bases, form), _lora(modules))
 
 
-def _base(bases: Sequence[Any], fp8: bool) -> Base:
+def _base(bases: Sequence[Any], form: _Form) -> Base:
     weights = [base.weight for base in bases]
     if hasattr(weights[0], "quant_state"):
         return _four_bit(weights)
     if any(weight.requires_grad for weight in weights):
         return Trained(tuple(weights))
     together = weights[0].detach() if len(weights) == 1 else torch.cat([weight.detach() for weight in weights])
-    if fp8:
+    if not form.backward:
+        together = together.to(form.dtype)
+    if form.fp8:
         for weight in weights:
             weight.data = weight.data.new_empty(0)
-        return Fp8.of(together)
+        return Fp8.of(together, backward=form.backward)
     for weight, view in zip(weights, torch.split(together, [len(weight) for weight in weights]), strict=True):
         weight.data = view
     return Frozen(together)
