@@ -1,54 +1,90 @@
-"""Clients that behave badly, and one that checks every answer meanwhile."""
+"""Clients that behave badly, and some that check every answer meanwhile; each group in a process of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+import multiprocessing
 import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-import _load
+import _latency
 
+GROUPS = ("checking", "rough", "idle")
 _JSON = "Content-Type: application/json\r\n"
 
 
-class Soak:
-    """All of them at once, until the time is over."""
+def soak(
+    port: int, right: Mapping[str, Any], seconds: float, idle: int, seed: int, meanwhile: Callable[[], None]
+) -> tuple[Counter[str], list[str]]:
+    """All of them at once, until the time is over.
 
-    def __init__(self, port: int, right: Mapping[str, Any], seconds: float, idle: int, seed: int = 0) -> None:
-        """Prepare.
+    Args:
+        port: of the service on this machine.
+        right: the expected prediction by name.
+        seconds: how long.
+        idle: connections that are opened and never used; they are opened again when they are closed.
+        seed: of all that is drawn.
+        meanwhile: called about once a second.
 
-        Args:
-            port: of the service on this machine.
-            right: the expected prediction by name.
-            seconds: how long.
-            idle: connections that are opened and never used; they are opened again when they are closed.
-            seed: of all that is drawn.
-        """
-        self.port, self.right, self.idle = port, dict(right), idle
+    Returns:
+        What happened ("checker 200", "huge_body 413", ...) with counts, and the wrong answers.
+    """
+    seen: Counter[str] = Counter()
+    wrong: list[str] = []
+    with ProcessPoolExecutor(len(GROUPS), multiprocessing.get_context("forkserver")) as pool:
+        parts = [pool.submit(_group, group, port, dict(right), seconds, idle, seed) for group in GROUPS]
+        while not all(part.done() for part in parts):
+            meanwhile()
+            time.sleep(1)
+        for part in parts:
+            of_part, wrong_of_part = part.result()
+            seen += of_part
+            wrong += wrong_of_part
+    return seen, wrong
+
+
+def _group(
+    group: str, port: int, right: Mapping[str, Any], seconds: float, idle: int, seed: int
+) -> tuple[Counter[str], list[str]]:
+    clients = Clients(port, right, seconds, idle, seed)
+    asyncio.run(clients.run(group))
+    return clients.seen, clients.wrong
+
+
+class Clients:
+    """One group of them."""
+
+    def __init__(self, port: int, right: Mapping[str, Any], seconds: float, idle: int, seed: int) -> None:
+        self.port, self.right, self.idle = port, right, idle
         self.names = list(right)
         self.random = random.Random(seed)
         self.ends_s = time.monotonic() + seconds
-        self.seen: Counter[str] = Counter()  # "checker 200", "huge 413", ...
+        self.seen: Counter[str] = Counter()
         self.wrong: list[str] = []
 
-    async def run(self) -> None:
-        clients: list[Callable[[], Awaitable[None]]] = [
-            *[self.checker] * 4,
-            *[self.slow_reader] * 4,
-            *[self.half_sender] * 4,
-            *[self.leaver] * 4,
-            self.huge_body,
-            self.huge_chunked,
-            self.deep,
-            self.null_bytes,
-            self.no_http,
-        ]
-        await asyncio.gather(*(self._again(client) for client in clients), *(self._idle() for _ in range(self.idle)))
+    async def run(self, group: str) -> None:
+        clients: dict[str, list[Callable[[], Awaitable[None]]]] = {
+            "checking": [self.checker] * 4,
+            "rough": [
+                *[self.slow_reader] * 4,
+                *[self.half_sender] * 4,
+                *[self.leaver] * 4,
+                self.huge_body,
+                self.huge_chunked,
+                self.deep,
+                self.null_bytes,
+                self.no_http,
+            ],
+            "idle": [],
+        }
+        idle = self.idle if group == "idle" else 0
+        await asyncio.gather(*(self._again(client) for client in clients[group]), *(self._idle() for _ in range(idle)))
 
     @property
     def over(self) -> bool:
@@ -79,11 +115,12 @@ class Soak:
 
     async def checker(self) -> None:
         asked = self.random.choices(self.names, k=self.random.choice([1, 1, 1, 20, 300]))
-        sent = _load.request("/v1/classify", json.dumps({"products": asked}).encode())
+        sent = _latency.request("/v1/classify", json.dumps({"products": asked}).encode())
         status, body = await self._talk(sent, "checker")
         if status != 200:
             return
         answers = json.loads(body)["predictions"]
+        self.seen["checked answers"] += len(answers)
         for name, answer in zip(asked, answers, strict=True):
             if not same(self.right[name], answer):
                 self.wrong.append(f"{name}: {answer['type']} {answer['confidence']}")
@@ -91,7 +128,7 @@ class Soak:
     async def slow_reader(self) -> None:
         body = json.dumps({"products": self.names[:1000], "top_k": 50}).encode()
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=256)
-        writer.write(_load.request("/v1/classify", body))
+        writer.write(_latency.request("/v1/classify", body))
         for _ in range(self.random.randint(1, 60)):
             if self.over or not await reader.read(64):
                 break
@@ -100,7 +137,7 @@ class Soak:
         writer.transport.abort()
 
     async def half_sender(self) -> None:
-        sent = _load.request("/v1/classify", json.dumps({"products": self.names[:200]}).encode())
+        sent = _latency.request("/v1/classify", json.dumps({"products": self.names[:200]}).encode())
         _, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(sent[: self.random.randrange(1, len(sent))])
         await asyncio.sleep(self.random.choice([0, 0.05, 1, 5]))
@@ -108,7 +145,7 @@ class Soak:
         writer.transport.abort()
 
     async def leaver(self) -> None:
-        sent = _load.request("/v1/classify", json.dumps({"products": self.names[:200]}).encode())
+        sent = _latency.request("/v1/classify", json.dumps({"products": self.names[:200]}).encode())
         _, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(sent)
         await asyncio.sleep(self.random.random() * 0.02)
@@ -116,7 +153,7 @@ class Soak:
         writer.transport.abort()
 
     async def huge_body(self) -> None:
-        await self._talk(_load.request("/v1/classify", b'["' + b"x" * 100_000_000 + b'"]'), "huge_body")
+        await self._talk(_latency.request("/v1/classify", b'["' + b"x" * 100_000_000 + b'"]'), "huge_body")
         await asyncio.sleep(1)
 
     async def huge_chunked(self) -> None:
@@ -128,12 +165,12 @@ class Soak:
     async def deep(self) -> None:
         depth = self.random.choice([17, 1_000, 100_000, 1_000_000])
         body = self.random.choice([b"[", b'{"a":', b'{"products":[']) * depth
-        await self._talk(_load.request("/v1/classify", body[:2_000_000]), "deep")
+        await self._talk(_latency.request("/v1/classify", body[:2_000_000]), "deep")
 
     async def null_bytes(self) -> None:
         name = "Rice\\u0000" + "\\ud800" * self.random.randint(0, 3)
         body = b'{"products": "' + name.encode() + b"\0" * self.random.randint(0, 2) + b'"}'
-        await self._talk(_load.request("/v1/classify", body), "null_bytes")
+        await self._talk(_latency.request("/v1/classify", body), "null_bytes")
 
     async def no_http(self) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -144,17 +181,30 @@ class Soak:
         writer.transport.abort()
 
     async def _idle(self) -> None:
+        loop = asyncio.get_running_loop()
         while not self.over:
+            await asyncio.sleep(self.random.random() * 5)
+            closed: asyncio.Future[None] = loop.create_future()
             try:
-                await asyncio.sleep(self.random.random() * 5)
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                transport, _ = await loop.create_connection(lambda: _Idle(closed), "127.0.0.1", self.port)  # noqa: B023
             except OSError:
                 self.seen["idle refused"] += 1
                 continue
-            with contextlib.suppress(asyncio.TimeoutError, OSError):
-                await asyncio.wait_for(reader.read(1), max(0.1, self.ends_s - time.monotonic()))
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(closed, max(0.1, self.ends_s - time.monotonic()))
             self.seen["idle closed"] += 1
-            writer.close()
+            transport.close()
+
+
+class _Idle(asyncio.Protocol):
+    """A connection that is opened, and that is all."""
+
+    def __init__(self, closed: asyncio.Future[None]) -> None:
+        self._closed = closed
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._closed.done():
+            self._closed.set_result(None)
 
 
 def same(right: Any, answer: Any) -> bool:

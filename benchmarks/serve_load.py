@@ -2,135 +2,82 @@
 
     python benchmarks/serve_load.py [--models baseline tiny-llama] [--seconds 10] [--soak 60] [--idle 1000]
 
-`rising`: requests of one name leave evenly at a share of what the service can do (open loop; a request's time counts
-from when it was due), with micro-batching and without it (--max-batch 1). What it can do is measured first: 64 clients
-that ask again as soon as they are answered; with `wrk` where that is installed. `flood`: three times as much for a
-while, of single names and of lists of 50; how much is refused, how quickly, what the memory does, and how soon
-afterwards service is as before. `soak`: slow readers, half-sent bodies, disconnects, bodies of 100 MB, deep JSON, null
-bytes, idle connections, all at once, while every other answer is compared with the classifier's own.
+`rising`, with micro-batching and without it (--max-batch 1): first `wrk` with ever more connections, each of which asks
+again as soon as it is answered (closed loop); the most that it gets answered is what the service can do. Then requests
+of one name at random moments at shares of that (open loop; a request's time counts from when it was due). `flood`:
+three times as much as it can do, of single names and of lists of 50; how much is refused, how quickly, what the memory
+does, and how soon afterwards service is as before. `soak`: slow readers, half-sent bodies, disconnects, bodies of 100
+MB, deep JSON, null bytes, idle connections, all at once, while answers are compared with the classifier's own.
 
-Client and service share the cores. `client_late_p50_ms` is how far behind the client itself was when it sent: where
-that is more than a few milliseconds, the times of that row are the client's as much as the service's.
+Client and service share the cores. `client_late_p50_ms` is how far behind the client itself was when it sent; `wire`
+times count from then. `server_cpu` is how many cores the service kept busy.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import re
 import resource
 import shutil
-import signal
+import statistics
 import subprocess
-import sys
 import tempfile
+import threading
 import time
-import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 import _bench
-import _load
-from _soak import Soak, names_of
+import _latency
+from _service import Service, service
+from _soak import names_of
+from _soak import soak as soak_clients
 
-CLIENTS = 64
+CONNECTIONS = (1, 8, 32, 96)
+PROCESSES = 2  # of the open loop's client
+AFTER_S = 6.0  # after a flood
 SHARES = (0.25, 0.5, 0.75, 0.9)
 FLOOD = 3.0
 LIST = 50
 PATH = "/v1/classify"
 
 
-@dataclass
-class Service:
-    process: subprocess.Popen[str]
-    port: int
-
-    @property
-    def mib(self) -> float:
-        return round(psutil.Process(self.process.pid).memory_info().rss / 2**20, 1)
-
-    @property
-    def files(self) -> int:
-        return psutil.Process(self.process.pid).num_fds()
-
-    def get(self, path: str) -> bytes:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as answer:
-            body: bytes = answer.read()
-            return body
-
-
-@contextmanager
-def service(run: Path, log: Path, *options: str) -> Iterator[Service]:
-    command = [sys.executable, "-m", "shelfwise", "serve", str(run), "--port", "0", "--drain-delay", "0", *options]
-    with log.open("w", encoding="utf-8") as stream:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stream, text=True)
-        try:
-            assert process.stdout is not None
-            found = re.search(r":(\d+)\s*$", process.stdout.readline())
-            if found is None:
-                raise SystemExit(f"the service did not start; see {log}")
-            started = Service(process, int(found[1]))
-            _wait_until_ready(started)
-            yield started
-            process.send_signal(signal.SIGTERM)
-            if process.wait(60) != 0:
-                raise SystemExit(f"the service ended with status {process.returncode}")
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-
-
-def _wait_until_ready(started: Service) -> None:
-    ends_s = time.monotonic() + 120
-    while True:
-        try:
-            started.get("/readyz")
-            return
-        except OSError:
-            if time.monotonic() > ends_s:
-                raise
-            time.sleep(0.1)
-
-
 def single(names: Sequence[str]) -> list[bytes]:
-    return [_load.request(PATH, json.dumps({"products": name}).encode()) for name in names]
+    return [_latency.request(PATH, json.dumps({"products": name}).encode()) for name in names]
 
 
 def lists(names: Sequence[str]) -> list[bytes]:
     return [
-        _load.request(PATH, json.dumps({"products": list(names[i : i + LIST])}).encode())
+        _latency.request(PATH, json.dumps({"products": list(names[i : i + LIST])}).encode())
         for i in range(0, len(names) - LIST + 1, LIST)
     ]
 
 
-def capacity(port: int, requests: Sequence[bytes], seconds: float) -> dict[str, Any]:
-    """How many requests a second 64 clients get answered."""
-    if shutil.which("wrk") is None:
-        outcome = asyncio.run(_load.closed_loop(port, CLIENTS, seconds, requests))
-        found = {"p50_ms": outcome.percentile(0.5), "p99_ms": outcome.percentile(0.99)}
-        return {"client": "asyncio", "requests_per_s": outcome.per_s(), **found}
+def closed_loop(port: int, requests: Sequence[bytes], seconds: float, connections: int) -> dict[str, Any]:
+    """What `wrk` measures with so many clients that ask again as soon as they are answered."""
     bodies = [sent.partition(b"\r\n\r\n")[2].decode() for sent in requests]
     with tempfile.NamedTemporaryFile("w", suffix=".lua", encoding="utf-8") as script:
         script.write(_LUA.replace("BODIES", ",".join(f"[==[{body}]==]" for body in bodies)))
         script.flush()
-        words = ["wrk", "-t1", f"-c{CLIENTS}", f"-d{max(1, round(seconds))}s", "--latency", "-s", script.name]
+        words = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency", "-s", script.name]
         asked = subprocess.run([*words, f"http://127.0.0.1:{port}{PATH}"], capture_output=True, text=True, check=True)
     if "Non-2xx" in asked.stdout:
         raise SystemExit(asked.stdout)
     return {
         "client": "wrk",
+        "connections": connections,
         "requests_per_s": float(re.findall(r"Requests/sec:\s*([\d.]+)", asked.stdout)[0]),
         "p50_ms": _wrk_ms(asked.stdout, "50%"),
         "p99_ms": _wrk_ms(asked.stdout, "99%"),
     }
+
+
+def capacity(port: int, requests: Sequence[bytes], seconds: float) -> float:
+    """The most requests a second that get answered, with few clients or with many."""
+    return max(closed_loop(port, requests, seconds, n)["requests_per_s"] for n in CONNECTIONS[-2:])
 
 
 _LUA = """
@@ -153,31 +100,40 @@ def rising(run: Path, names: Sequence[str], seconds: float, log: Path) -> list[d
     rows = []
     for batching in (True, False):
         with service(run, log, *([] if batching else ["--max-batch", "1"])) as started:
-            requests = single(names)
-            asyncio.run(_load.open_loop(started.port, 20, 1, requests))  # warms both sides
-            can = capacity(started.port, requests, seconds)
-            common = {"load": "rising", "batching": batching}
-            rows.append({**common, "clients": CLIENTS, **can})
-            _bench.say(rows[-1])
+            requests, common = single(names), {"load": "rising", "batching": batching}
+            closed_loop(started.port, requests, 2, 8)  # warms it
+            for connections in CONNECTIONS:
+                cpu_s = started.cpu_s
+                row = {**common, **closed_loop(started.port, requests, seconds, connections)}
+                rows.append({**row, "server_cpu": round((started.cpu_s - cpu_s) / seconds, 2)})
+                _bench.say(rows[-1])
+            most = max(row["requests_per_s"] for row in rows if row["batching"] == batching)
             for share in SHARES:
-                rate = share * can["requests_per_s"]
-                outcome = asyncio.run(_load.open_loop(started.port, rate, seconds, requests))
-                rows.append({**common, "of_capacity": share, **_figures(outcome, rate)})
+                heard = _open_loop(started.port, share * most, seconds, requests)
+                rows.append({**common, "client": "open loop", "of_capacity": share, **_figures(heard, share * most)})
                 _bench.say(rows[-1])
     return rows
 
 
-def _figures(outcome: _load.Outcome, rate: float) -> dict[str, Any]:
+def _open_loop(port: int, rate: float, seconds: float, requests: Sequence[bytes]) -> _latency.Heard:
+    return _latency.open_loop(port, requests, rate, seconds, PROCESSES, seed=0)
+
+
+def _figures(heard: _latency.Heard, rate: float) -> dict[str, Any]:
+    refused = heard.wire_ms.get("429", ())
     return {
         "offered_per_s": round(rate, 1),
-        "requests_per_s": outcome.per_s(),
-        "p50_ms": outcome.percentile(0.5),
-        "p99_ms": outcome.percentile(0.99),
-        "refused_share": outcome.share("429"),
-        "refused_p50_ms": outcome.percentile(0.5, "429"),
-        "refused_p99_ms": outcome.percentile(0.99, "429"),
-        "client_late_p50_ms": _load.percentile(outcome.late_ms, 0.5),
-        "others": sum(n for status, n in outcome.statuses.items() if status not in ("200", "429")),
+        "requests_per_s": round(heard.statuses["200"] / max(heard.seconds, 1e-9), 1),
+        "p50_ms": heard.percentile(0.5),
+        "p99_ms": heard.percentile(0.99),
+        "wire_p50_ms": _latency.percentile(heard.wire_ms.get("200", ()), 0.5),
+        "refused_share": heard.share("429"),
+        "refused_p50_ms": heard.percentile(0.5, "429"),
+        "refused_p99_ms": heard.percentile(0.99, "429"),
+        "refused_wire_p50_ms": _latency.percentile(refused, 0.5),
+        "refused_wire_p99_ms": _latency.percentile(refused, 0.99),
+        "client_late_p50_ms": _latency.percentile(heard.late_ms, 0.5),
+        "others": sum(heard.others.values()),
     }
 
 
@@ -186,38 +142,45 @@ def flood(run: Path, names: Sequence[str], seconds: float, log: Path) -> list[di
     rows = []
     for what, requests in (("one name", single(names)), (f"{LIST} names", lists(names))):
         with service(run, log) as started:
-            per_s = capacity(started.port, requests, seconds)["requests_per_s"]
-            calm = asyncio.run(_load.open_loop(started.port, 0.25 * per_s, 3, requests))
-            before_mib = started.mib
-            outcome, peak_mib = asyncio.run(_flooded(started, FLOOD * per_s, seconds, requests))
-            row = {"load": "flood", "request": what, **_figures(outcome, FLOOD * per_s)}
-            row |= {"before_mib": before_mib, "peak_mib": peak_mib}
-            row["recovered_s"] = asyncio.run(_recovered(started.port, 0.25 * per_s, requests, calm))
-            rows.append({**row, "after_mib": started.mib})
+            most = capacity(started.port, requests, seconds)
+            calm = _open_loop(started.port, most / 4, 3, requests)
+            before_mib, peak_mib, cpu_s = started.mib, [], started.cpu_s
+            over = threading.Event()
+            watch = threading.Thread(target=_watch, args=(started, peak_mib, over))
+            watch.start()
+            heard = _open_loop(started.port, FLOOD * most, seconds, requests)
+            ended_s = time.perf_counter() - max(0.0, heard.seconds - seconds)
+            cpu = (started.cpu_s - cpu_s) / heard.seconds
+            over.set()
+            watch.join()
+            after = _open_loop(started.port, most / 4, AFTER_S, requests)
+            row = {"load": "flood", "request": what, "capacity_per_s": most, **_figures(heard, FLOOD * most)}
+            row |= {"server_cpu": round(cpu, 2), "calm_p50_ms": calm.percentile(0.5)}
+            row |= {"before_mib": before_mib, "peak_mib": max(peak_mib), "after_mib": started.mib}
+            rows.append({**row, "recovered_s": _recovered(after, ended_s, calm.percentile(0.5) or 0.0)})
             _bench.say(rows[-1])
     return rows
 
 
-async def _flooded(
-    started: Service, rate: float, seconds: float, requests: Sequence[bytes]
-) -> tuple[_load.Outcome, float]:
-    loading = asyncio.ensure_future(_load.open_loop(started.port, rate, seconds, requests))
-    peak = started.mib
-    while not loading.done():
-        peak = max(peak, started.mib)
-        await asyncio.sleep(0.2)
-    return loading.result(), peak
+def _watch(started: Service, mib: list[float], over: threading.Event) -> None:
+    mib.append(started.mib)
+    while not over.wait(0.2):
+        mib.append(started.mib)
 
 
-async def _recovered(port: int, rate: float, requests: Sequence[bytes], calm: _load.Outcome) -> float | None:
-    """Seconds until half a second passes with nothing refused and a median no more than twice that of before."""
-    began_s = time.perf_counter()
-    usual_ms = calm.percentile(0.5) or 0.0
-    while time.perf_counter() - began_s < 60:
-        outcome = await _load.open_loop(port, rate, 0.5, requests)
-        median_ms = outcome.percentile(0.5)
-        if outcome.share("200") == 1 and median_ms is not None and median_ms <= 2 * usual_ms + 1:
-            return round(time.perf_counter() - began_s, 1)
+def _recovered(after: _latency.Heard, ended_s: float, usual_ms: float) -> float | None:
+    """Seconds from the end of the flood until half a second in which nothing is refused and the median is no more than
+    twice that of before; None where there was none."""
+    asked = sorted(
+        (due_s, status == "200", ms)
+        for status in after.ms
+        for due_s, ms in zip(after.due_s[status], after.ms[status], strict=True)
+    )
+    for part in range(int(2 * AFTER_S)):
+        from_s = asked[0][0] + part / 2
+        here = [(answered, ms) for due_s, answered, ms in asked if from_s <= due_s < from_s + 0.5]
+        if here and all(ok for ok, _ in here) and statistics.median(ms for _, ms in here) <= 2 * usual_ms + 1:
+            return round(max(0.0, from_s - ended_s), 1)
     return None
 
 
@@ -229,16 +192,18 @@ def soak(run: Path, names: Sequence[str], seconds: float, idle: int, log: Path) 
         name: {"type": each.label, "confidence": each.confidence} for name, each in zip(names, predictions, strict=True)
     }
     with service(run, log) as started:
-        asyncio.run(Soak(started.port, right, min(15.0, seconds), idle).run())  # until memory has its working size
-        before_mib = started.mib
-        tried = Soak(started.port, right, seconds, idle, seed=1)
-        asyncio.run(tried.run())
+        soak_clients(
+            started.port, right, min(15.0, seconds), idle, 0, lambda: None
+        )  # until memory has its working size
+        mib: list[float] = []
+        seen, wrong = soak_clients(started.port, right, seconds, idle, 1, lambda: mib.append(started.mib))
         time.sleep(12)  # what was left open is closed by then
         started.get("/readyz")
-        row = {"load": "soak", "seconds": seconds, "idle_connections": idle, "wrong_answers": len(tried.wrong)}
-        row |= {"before_mib": before_mib, "after_mib": started.mib, "open_files_after": started.files}
-        row["checked_answers"] = tried.seen["checker 200"]
-        row["seen"] = dict(sorted(tried.seen.items()))
+        row = {"load": "soak", "seconds": seconds, "idle_connections": idle, "wrong_answers": len(wrong)}
+        row["mib_by_minute"] = [statistics.median(mib[i : i + 60]) for i in range(0, len(mib), 60)]
+        row |= {"after_mib": started.mib, "open_files_after": started.files}
+        row["checked_answers"] = seen["checked answers"]
+        row["seen"] = dict(sorted(seen.items()))
     row["errors_in_log"] = sum('"level": "error"' in line for line in log.read_text(encoding="utf-8").splitlines())
     _bench.say(row)
     return row
@@ -258,6 +223,8 @@ def main() -> None:
     from shelfwise.data.catalogue import read_catalogue
     from shelfwise.pipelines.train import train
 
+    if shutil.which("wrk") is None and {"rising", "flood"} & set(options.only):
+        raise SystemExit("wrk is not installed: apt-get install wrk, or --only soak")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     catalogue = Path(sample.__file__).parent / "catalogue.csv"

@@ -22,9 +22,10 @@ def command(
     ],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all of this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0 is any free one.")] = 8000,
-    baseline: Annotated[bool, typer.Option("--baseline", help="Ask the runs' linear baselines instead.")] = False,
+    classifier: _shared.ClassifierOption = None,
+    baseline: Annotated[bool, typer.Option("--baseline", help="Short for --classifier baseline.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
-    precision: Annotated[_shared.Precision, typer.Option(help="Of the model's arithmetic.")] = _shared.Precision.auto,
+    precision: Annotated[_shared.Arithmetic, typer.Option(help="Of the model's arithmetic.")] = _shared.Arithmetic.auto,
     store: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Review queue: an SQLite file or postgresql://...; unsure answers go there."),
@@ -40,7 +41,7 @@ def command(
         list[str] | None, typer.Option(metavar="ORIGIN", help="A site whose pages may ask, as https://shop.example.")
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds until a request gets no answer any more.")] = 30.0,
-    max_wait_ms: Annotated[float, typer.Option(min=0, help="How long an idle model waits to fill a batch.")] = 2.0,
+    max_wait_ms: Annotated[float, typer.Option(min=0, help="How long an idle model waits to fill a batch.")] = 0.0,
     max_batch: Annotated[int, typer.Option(min=1, help="Products a batch; 1 turns batching off.")] = 256,
     max_items: Annotated[int, typer.Option(min=1, help="Products a request.")] = 1_000,
     max_characters: Annotated[int, typer.Option(min=1, help="Characters of all products of a request.")] = 200_000,
@@ -49,7 +50,7 @@ def command(
     ] = 262_144,
     max_in_flight: Annotated[
         int, typer.Option(min=1, help="API requests at once; others are told to come again.")
-    ] = 512,
+    ] = 128,
     max_body_mib: Annotated[float, typer.Option(min=0.001, help="MiB of an API request.")] = 2.0,
     max_upload_mib: Annotated[float, typer.Option(min=0.001, help="MiB of an uploaded file.")] = 512.0,
     drain_delay: Annotated[float, typer.Option(min=0, help="Seconds after SIGTERM in which it still answers.")] = 1.0,
@@ -87,7 +88,7 @@ def command(
         runs=tuple(runs),
         host=host,
         port=port,
-        which="baseline" if baseline else "model",
+        which=_shared.who(classifier, baseline),
         device=device,
         precision=precision.value,
         store=store,

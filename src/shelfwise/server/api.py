@@ -1,20 +1,17 @@
-"""The API's paths: parse, ask the service, say it in JSON."""
+"""The API's paths as OpenAPI describes them. Most requests to classify don't come here: see `direct`."""
 
 from __future__ import annotations
 
-import time
-import uuid
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Request
 from starlette.responses import JSONResponse
 
 from shelfwise.errors import ShelfwiseError
-from shelfwise.server import schemas
-from shelfwise.server.contract import Answer, Answers, Question
+from shelfwise.server import answering, schemas
+from shelfwise.server.answering import MOST_TIMEOUT_MS
 from shelfwise.server.errors import ApiError
-from shelfwise.server.schemas import ClassifyRequest, ErrorResponse, ProductIn, VllmRequest
+from shelfwise.server.schemas import ClassifyRequest, ErrorResponse, VllmRequest
 from shelfwise.server.service import Service
 
 _EXPLAINED = {
@@ -32,7 +29,6 @@ _EXPLAINED = {
     503: "The service is loading, or about to end.",
     504: "No answer within the request's time.",
 }
-MOST_TIMEOUT_MS = 3_600_000
 TimeoutMs = Annotated[
     int,
     Header(
@@ -75,17 +71,7 @@ async def classify(
 
     Each answer is that of `shelfwise predict` for the same product, alone and in any batch.
     """
-    products = asked.products if isinstance(asked.products, list) else [asked.products]
-    questions = [_question(product) for product in products]
-    answers = await _ask(request, questions, asked.model, asked.top_k, timeout_ms)
-    return JSONResponse(
-        {
-            "model": answers.model,
-            "version": answers.version,
-            "classifier": answers.classifier,
-            "predictions": [_classified(answer) for answer in answers.answers],
-        }
-    )
+    return JSONResponse(await answering.classify(_service(request), request.scope, asked, timeout_ms / 1000))
 
 
 @router.post(
@@ -97,24 +83,7 @@ async def classify_as_vllm(
     timeout_ms: TimeoutMs = MOST_TIMEOUT_MS,
 ) -> JSONResponse:
     """For clients of vLLM's /classify: the probabilities of all types, in the order of /v1/types."""
-    texts = asked.input if isinstance(asked.input, list) else [asked.input]
-    names = _service(request).type_names(asked.model)
-    answers = await _ask(request, [Question(text) for text in texts], asked.model, len(names), timeout_ms)
-    data = []
-    for index, answer in enumerate(answers.answers):
-        shares = dict(answer.prediction.top_k)
-        probs = [shares[name] for name in names]
-        data.append({"index": index, "label": answer.prediction.label, "probs": probs, "num_classes": len(names)})
-    return JSONResponse(
-        {
-            "id": f"classify-{uuid.uuid4().hex}",
-            "object": "list",
-            "created": int(time.time()),
-            "model": answers.model,
-            "data": data,
-            "usage": schemas.VllmUsage().model_dump(),
-        }
-    )
+    return JSONResponse(await answering.classify_as_vllm(_service(request), request.scope, asked, timeout_ms / 1000))
 
 
 @router.get("/v1/models", response_model=schemas.ModelList, responses=_errors(401, 500), tags=["models"])
@@ -171,39 +140,6 @@ async def reload(request: Request, asked: schemas.ReloadRequest | None = None) -
     }
 
 
-async def _ask(
-    request: Request, questions: Sequence[Question], model: str | None, top_k: int, timeout_ms: int
-) -> Answers:
-    service, told = _service(request), request.scope["state"]
-    told["products"] = len(questions)
-    if service.settings.log_names:
-        told["names"] = [question.product for question in questions]
-    answers = await service.classify(questions, model=model, top_k=top_k, timeout_s=timeout_ms / 1000)
-    told["model"] = answers.model
-    return answers
-
-
 def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
-
-
-def _question(asked: str | ProductIn) -> Question:
-    if isinstance(asked, str):
-        return Question(asked)
-    return Question(asked.product, asked.brand, asked.category, asked.sub_category)
-
-
-def _classified(answer: Answer) -> dict[str, Any]:
-    prediction = answer.prediction
-    return {
-        "product": answer.product.name,
-        "text": answer.product.text,
-        "type": prediction.label,
-        "confidence": prediction.confidence,
-        "decision": prediction.decision,
-        "level": prediction.level,
-        "path": list(prediction.path),
-        "sure_path": list(prediction.sure_path),
-        "top_k": [{"type": label, "confidence": share} for label, share in prediction.top_k],
-    }

@@ -20,8 +20,10 @@ from shelfwise.data.catalogue import EMPTY_NAME
 from shelfwise.review import open_store
 from shelfwise.server import api, errors, health
 from shelfwise.server.bodies import Bodies
+from shelfwise.server.direct import Direct
 from shelfwise.server.edge import REQUEST_ID, Edge
 from shelfwise.server.errors import ApiError, Detail
+from shelfwise.server.gate import Gate
 from shelfwise.server.guard import Guard
 from shelfwise.server.keys import Keys
 from shelfwise.server.live import LiveReview
@@ -59,6 +61,8 @@ def create_app(settings: Settings) -> FastAPI:
     startup: list[Hook] = []
     shutdown: list[Hook] = []
     app.state.startup, app.state.shutdown = startup, shutdown
+    gate = app.state.gate = Gate(settings.limits.max_in_flight, metrics)
+    app.add_middleware(Direct, service=service)  # the innermost first
     described = [Depends(HTTPBearer(auto_error=False))] if keys else []  # in OpenAPI; `guard` looks at the key
     app.include_router(api.router, dependencies=described)
     app.include_router(health.router)
@@ -67,7 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
 
         app.include_router(pages.router(app))
     _handle_errors(app)
-    app.add_middleware(Bodies, limits=settings.limits)  # the innermost first
+    app.add_middleware(Bodies, limits=settings.limits, gate=gate)
     app.add_middleware(Guard, keys=keys, cors_origins=settings.cors_origins)
     if settings.cors_origins:
         app.add_middleware(
@@ -77,7 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Timeout-Ms"],
             expose_headers=["Retry-After", REQUEST_ID],
         )
-    app.add_middleware(Edge, metrics=metrics, paths=api.PATHS)
+    app.add_middleware(Edge, metrics=metrics, gate=gate, paths=api.PATHS)
     return app
 
 

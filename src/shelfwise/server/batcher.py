@@ -1,8 +1,8 @@
 """Requests that come at once share the model's batches. One queue and one worker thread a model.
 
-A batch is taken as soon as the model is free and either enough is waiting or the oldest request has waited
-`max_wait_s`; so an idle model costs a lone request that wait, and a busy one nothing. Requests take turns, `TURN`
-products each, so that a single name need not wait for the thousand of somebody else.
+A batch is what gathered while the model answered the one before; an idle model answers a lone request at once, or,
+with `max_wait_s`, waits so long for company. Requests take turns, `TURN` products each, so that a single name need not
+wait for the thousand of somebody else.
 
 Before the model runs, requests whose client has gone or whose time is over are dropped. A batch that fails is run
 again one request at a time, so that only the one at fault fails.
@@ -28,6 +28,7 @@ from shelfwise.server.settings import Batching
 logger = logging.getLogger(__name__)
 
 Predict = Callable[[Sequence[str], int], list[Prediction]]  # texts, top_k
+HANDED = 16  # requests that are answered before the loop looks for new ones; a whole batch would keep those waiting
 _SMOOTHING = 0.2  # weight of the newest batch in the speed that Retry-After is reckoned from
 
 
@@ -105,10 +106,11 @@ class Batcher:
             if not self._queue.add(job, first=first):
                 raise errors.queue_full(self._retry_after_s())
             self._changed.notify()
+        timer = self._loop.call_later(timeout_s, _give_up, job)
         try:
-            return await asyncio.wait_for(job.future, timeout_s)
-        except asyncio.TimeoutError:
-            raise errors.deadline_exceeded(timeout_s) from None
+            return await job.future
+        finally:
+            timer.cancel()
 
     async def close(self) -> None:
         """Answer what waits, then end the thread; who asks from now on is refused."""
@@ -169,7 +171,7 @@ class Batcher:
     def _hand_out(self, batch: Sequence[Slice], answered: Sequence[Prediction] | None) -> None:
         """In the event loop: give each request its answers, and wake those that have all; None: the model failed."""
         start = 0
-        for part in batch:
+        for part in batch[:HANDED]:
             end = start + len(part)
             if answered is None:
                 if not part.job.future.done():
@@ -179,6 +181,13 @@ class Batcher:
                 if len(part.job.answers) == len(part.job.products) and not part.job.future.done():
                     part.job.future.set_result(tuple(part.job.answers))
             start = end
+        if len(batch) > HANDED:
+            self._loop.call_soon(self._hand_out, batch[HANDED:], None if answered is None else answered[start:])
+
+
+def _give_up(job: Job) -> None:
+    if not job.future.done():
+        job.future.set_exception(errors.deadline_exceeded(job.timeout_s))
 
 
 def _cut(prediction: Prediction, top_k: int) -> Prediction:

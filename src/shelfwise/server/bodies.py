@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import time
-from collections.abc import Mapping
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shelfwise.server import errors
 from shelfwise.server.contract import API_PREFIXES
 from shelfwise.server.errors import ApiError
+from shelfwise.server.gate import Gate
+from shelfwise.server.headers import header
+from shelfwise.server.interruption import Interruption
 from shelfwise.server.settings import Limits
 
+WATCHED_S = 0.05  # after which a client that waits is watched; most have their answer by then
 LINGER_S, LINGER_BYTES = 2.0, 32 << 20  # a refused body is read on for so long: else its sender sees only a reset
 MAX_BRACKETS_AN_ITEM = 4
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
@@ -29,91 +30,90 @@ _BRACKET = re.compile(rb"[\[\]{}]")
 class Bodies:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits, gate: Gate) -> None:
         self._app = app
         self._limits = limits
-        self._in_flight = 0
+        self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self._app(scope, receive, send)
         elif scope["path"].startswith(API_PREFIXES):
-            self._in_flight += 1
-            try:
-                await self._bounded(scope, receive, send)
-            finally:
-                self._in_flight -= 1
+            await self._bounded(scope, receive, send)
         else:
-            await self._app(scope, self._counted(Headers(scope=scope), receive), send)
+            await self._app(scope, self._counted(scope, receive), send)
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            if self._in_flight > self._limits.max_in_flight:
-                raise errors.queue_full(1)
-            body = await self._read(Headers(scope=scope), receive)
+            self._gate.enter()
+        except ApiError as error:
+            await _refuse(error, scope, receive, send)
+            return
+        try:
+            body = await self._read(scope, receive)
         except ApiError as error:
             await _refuse(error, scope, receive, send)
         else:
             await self._while_connected(scope, body, receive, send)
+        finally:
+            self._gate.leave()
 
-    async def _read(self, headers: Mapping[str, str], receive: Receive) -> bytes:
+    async def _read(self, scope: Scope, receive: Receive) -> bytes:
         limit, timeout_s = self._limits.max_body_bytes, self._limits.body_timeout_s
-        _require_length(headers, limit)
-        body, ends_s = bytearray(), time.monotonic() + timeout_s
-        more = True
-        while more:
+        _require_length(scope, limit)
+        body, more = bytearray(), True
+        late = ApiError(408, "body_timeout", f"The body did not come within {timeout_s:g} s.")
+        with Interruption() as reading:
+            timer = asyncio.get_running_loop().call_later(timeout_s, reading.interrupt, late)
             try:
-                message = await asyncio.wait_for(receive(), ends_s - time.monotonic())
-            except asyncio.TimeoutError:
-                raise ApiError(408, "body_timeout", f"The body did not come within {timeout_s:g} s.") from None
-            if message["type"] == "http.disconnect":
-                raise errors.client_gone()
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(body) > limit:
-                raise _too_long(limit)
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise errors.client_gone()
+                    body += message.get("body", b"")
+                    more = message.get("more_body", False)
+                    if len(body) > limit:
+                        raise _too_long(limit)
+            finally:
+                timer.cancel()
         if body:
-            require_json(headers.get("content-type", ""), bytes(body), self._limits)
+            require_json(header(scope, b"content-type") or "", bytes(body), self._limits)
         return bytes(body)
 
     async def _while_connected(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """Run the application on a body that was read; cancelled when the client goes."""
         unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-        never, answered = asyncio.Event(), False
+        watch: list[asyncio.Task[None]] = []
+        loop = asyncio.get_running_loop()
 
         async def replay() -> Message:
             if not unread:
-                await never.wait()
+                await asyncio.Event().wait()
             return unread.pop()
 
-        async def sending(message: Message) -> None:
-            nonlocal answered
-            answered = answered or (message["type"] == "http.response.body" and not message.get("more_body", False))
-            await send(message)
+        with Interruption() as working:
 
-        work = asyncio.ensure_future(self._app(scope, replay, sending))
-        watch = asyncio.ensure_future(_gone(receive))
-        try:
-            await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
-            if answered:  # a server also tells "disconnect" to who asks after the answer
-                await asyncio.wait({work})
-        finally:
-            gone = not work.done()
-            work.cancel()
-            watch.cancel()
-            await asyncio.wait({work, watch})
-        if gone and work.cancelled():
-            raise errors.client_gone()
-        work.result()
+            async def sending(message: Message) -> None:
+                if message["type"] == "http.response.body" and not message.get("more_body", False):
+                    working.finish()  # a server also tells "disconnect" to who asks after the answer
+                await send(message)
 
-    def _counted(self, headers: Mapping[str, str], receive: Receive) -> Receive:
+            timer = loop.call_later(WATCHED_S, lambda: watch.append(loop.create_task(_watch(receive, working))))
+            try:
+                await self._app(scope, replay, sending)
+            finally:
+                timer.cancel()
+                for task in watch:
+                    task.cancel()
+
+    def _counted(self, scope: Scope, receive: Receive) -> Receive:
         limit, read = self._limits.max_upload_bytes, 0
 
         async def counting() -> Message:
             nonlocal read
             if not read:
-                _require_length(headers, limit)
+                _require_length(scope, limit)
             message = await receive()
             read += len(message.get("body", b""))
             if read > limit:
@@ -142,9 +142,9 @@ def require_json(content_type: str, body: bytes, limits: Limits) -> None:
             raise errors.too_large(f"The body holds far more than {limits.max_items:,} products.")
 
 
-def _require_length(headers: Mapping[str, str], limit: int) -> None:
+def _require_length(scope: Scope, limit: int) -> None:
     """Refuse by what the client says that it will send; what it does send is counted as well."""
-    said = headers.get("content-length", "")
+    said = header(scope, b"content-length") or ""
     if said.isdecimal() and (len(said) > 18 or int(said) > limit):
         raise _too_long(limit)
 
@@ -153,9 +153,10 @@ def _too_long(limit: int) -> ApiError:
     return errors.too_large(f"The body is longer than {limit:,} bytes.")
 
 
-async def _gone(receive: Receive) -> None:
+async def _watch(receive: Receive, working: Interruption) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+    working.interrupt(errors.client_gone())
 
 
 async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:

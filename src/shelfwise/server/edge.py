@@ -2,46 +2,53 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import time
 import uuid
+from typing import Any
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shelfwise.server import errors
+from shelfwise.server import errors, logs
 from shelfwise.server.errors import ApiError
+from shelfwise.server.gate import ANNOUNCED, Gate
+from shelfwise.server.headers import header
 from shelfwise.server.metrics import Metrics
 
 logger = logging.getLogger("shelfwise.server.request")
 
 REQUEST_ID = "x-request-id"
+_ID_HEADER = REQUEST_ID.encode()
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _QUIET = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds: logged only when they fail
-REFUSALS_EVERY_S = 1.0  # a line for all of that time, with their number
 _ALWAYS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
+_TOLD = ("key", "model", "products", "error", "names")  # of the scope's state, in the log
 
 
 class Edge:
     """ASGI middleware; the outermost."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str] = frozenset()) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, gate: Gate, paths: frozenset[str] = frozenset()) -> None:
         """Wrap an application; `paths` are told by name even where a request is refused before it is routed."""
         self._app = app
         self._metrics = metrics
+        self._gate = gate
         self._paths = paths
-        self._told_refusals_s = 0.0
-        self._untold_refusals = 0
+        self._process = uuid.uuid4().hex[:16]  # and a number: the system is not asked for chance on each request
+        self._numbers = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        asked = Headers(scope=scope).get(REQUEST_ID, "")
-        request_id = asked if _ID.fullmatch(asked) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
+        if state.pop(ANNOUNCED, False):
+            self._gate.begin()
+        asked = header(scope, _ID_HEADER)
+        request_id = asked if asked and _ID.fullmatch(asked) else f"{self._process}{next(self._numbers):016x}"
         state["request_id"] = request_id
         began_s, status = time.perf_counter(), 0
 
@@ -49,7 +56,7 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                mine = (*_ALWAYS, (REQUEST_ID.encode(), request_id.encode()))
+                mine = (*_ALWAYS, (_ID_HEADER, request_id.encode()))
                 held = {name for name, _ in message["headers"]}
                 message["headers"] = [*message["headers"], *(pair for pair in mine if pair[0] not in held)]
             await send(message)
@@ -68,34 +75,21 @@ class Edge:
             self._record(scope, status or 499, time.perf_counter() - began_s, request_id)
 
     def _record(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
-        route = getattr(scope.get("route"), "path", scope["path"] if scope["path"] in self._paths else "other")
-        self._metrics.requests.labels(route, scope["method"] if route != "other" else "any", str(status)).inc()
-        self._metrics.request_seconds.labels(route).observe(seconds)
-        state = scope["state"]
+        path, state = scope["path"], scope["state"]
+        route: Any = getattr(scope.get("route"), "path", path if path in self._paths else "other")
+        self._metrics.answered(route, scope["method"] if route != "other" else "any", status, seconds)
         if "error" in state:
             self._metrics.rejected.labels(state["error"]).inc()
-        if status < 400 and scope["path"] in _QUIET:
+        if status < 400 and path in _QUIET:
             return
+        told = {name: state[name] for name in _TOLD if name in state}
         if status == 429:  # a flood must not become one of lines
-            self._untold_refusals += 1
-            if time.monotonic() - self._told_refusals_s < REFUSALS_EVERY_S:
+            untold = self._gate.refused()
+            if untold is None:
                 return
-            state["refusals"], self._untold_refusals = self._untold_refusals, 0
-            self._told_refusals_s = time.monotonic()
-        told = {
-            name: state[name] for name in ("key", "model", "products", "error", "names", "refusals") if name in state
-        }
-        logger.info(
-            "request",
-            extra={
-                "request_id": request_id,
-                "method": scope["method"],
-                "route": route,
-                "status": status,
-                "ms": round(seconds * 1000, 2),
-                **told,
-            },
-        )
+            told["refusals"] = untold
+        told |= {"request_id": request_id, "method": scope["method"], "route": route, "status": status}
+        logs.event(logger, "request", {**told, "ms": round(seconds * 1000, 2)})
 
 
 async def _answer(error: ApiError, status: int, scope: Scope, receive: Receive, send: Send) -> int:

@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shelfwise.server import errors
 from shelfwise.server.errors import ApiError
+from shelfwise.server.headers import header
 from shelfwise.server.keys import Keys
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics"})  # of whoever runs the service; they tell no product
@@ -32,9 +33,9 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _require(self, scope: Scope) -> None:
-        headers, path = Headers(scope=scope), scope["path"]
+        path = scope["path"]
         if scope["method"] not in ("GET", "HEAD", "OPTIONS"):
-            self._require_own_site(headers)
+            self._require_own_site(scope)
         if path in OPEN_PATHS:
             return
         if not self._keys:
@@ -42,6 +43,7 @@ class Guard:
                 what = "Over HTTP a model is reloaded with an admin's API key; start with --api-keys, or send SIGHUP."
                 raise ApiError(403, "forbidden", what)
             return
+        headers = Headers(scope=scope)
         key = self._keys.holder(headers)
         if key is None:
             asked = 'Basic realm="Shelfwise", charset="UTF-8"' if "text/html" in headers.get("accept", "") else "Bearer"
@@ -51,10 +53,10 @@ class Guard:
         if path.startswith(ADMIN_PREFIX) and not key.admin:
             raise ApiError(403, "forbidden", "This API key is no admin's.")
 
-    def _require_own_site(self, headers: Headers) -> None:
+    def _require_own_site(self, scope: Scope) -> None:
         """A browser says which site's page sends a request; a page of another site must not act for its visitor."""
-        origin = headers.get("origin")
+        origin = header(scope, b"origin")
         if origin is None or origin in self._origins:
             return
-        if origin.partition("://")[2].lower() != headers.get("host", "").lower():
+        if origin.partition("://")[2].lower() != (header(scope, b"host") or "").lower():
             raise ApiError(403, "forbidden", "This request comes from a page of another site.")

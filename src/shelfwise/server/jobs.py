@@ -12,7 +12,9 @@ ended is taken up when it starts again: finished parts of it are kept where `pip
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import queue
 import shutil
 import threading
@@ -25,7 +27,7 @@ from pathlib import Path
 from typing import IO
 
 from shelfwise.errors import InputError, InterruptedRunError, ShelfwiseError, StorageError
-from shelfwise.server.jobs_state import Job, checked_id, suffix_of
+from shelfwise.server.jobs_state import DOWNLOAD_PREFIX, STATE, Job, checked_id, suffix_of
 from shelfwise.storage import storage_errors
 
 __all__ = ["Job", "Jobs", "Limits", "NoSuchJobError", "TooManyJobsError", "Work"]
@@ -102,7 +104,9 @@ class Jobs:
         self.hold()
         with storage_errors(self._folder):
             found = [path for path in self._folder.iterdir() if path.is_dir()]
-        loaded = {job.id: job for path in found if (job := self._load(path)) is not None}
+        for path in found:
+            _tidy(path)
+        loaded = {job.id: job for path in found if path.exists() and (job := self._load(path)) is not None}
         self._jobs = dict(sorted(loaded.items(), key=lambda one: one[1].created_at_s))
         for job in self._jobs.values():
             if not job.ended:
@@ -188,6 +192,8 @@ class Jobs:
             raise InputError(f"{job.file_name} is still being worked on. Delete it when it has ended.")
         with self._lock:
             self._jobs.pop(job_id, None)
+        with contextlib.suppress(OSError):
+            (folder / STATE).unlink()  # first: what a killed service leaves of the rest is no job any more
         shutil.rmtree(folder, ignore_errors=True)
 
     def _require_room(self) -> None:
@@ -221,12 +227,14 @@ class Jobs:
                         "takes. Split it, or classify it with: shelfwise predict"
                     )
                 stream.write(chunk)
+            stream.flush()
+            os.fsync(stream.fileno())  # who is told that it is here may rely on it
         if not size:
             raise InputError(f"{file_name} is empty (0 bytes).")
         return size
 
     def _load(self, folder: Path) -> Job | None:
-        """A job of an earlier service; None for a folder that holds none, as of an upload that was cut off."""
+        """A job of an earlier service; None for a folder that holds none."""
         try:
             job = Job.load(folder)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -274,3 +282,12 @@ class Jobs:
             _LOG.exception("job %s failed", job.id)
             ended = replace(job, status="failed", error="This failed in a way that was not foreseen; see the log.")
         self._keep(replace(ended, ended_at_s=self._clock()), write=True)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what a killed service left behind: an upload or a deletion that was cut off, a download half made."""
+    if not (folder / STATE).exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path in folder.glob(f"{DOWNLOAD_PREFIX}*"):
+        shutil.rmtree(path, ignore_errors=True)

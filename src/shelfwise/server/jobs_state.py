@@ -24,6 +24,7 @@ SUFFIXES = (
     ".jsonl.gz",
 )
 STATE = "job.json"
+DOWNLOAD_PREFIX = "download-"  # of folders in which a download is made
 MAX_STATE_BYTES = 1 << 20
 MAX_SHOWN_NAME = 200
 _ID = re.compile(r"[0-9a-f]{32}")

@@ -14,7 +14,7 @@ from shelfwise.config import Columns
 from shelfwise.data.catalogue import recognise
 from shelfwise.data.reader import open_rows
 from shelfwise.errors import InputError
-from shelfwise.server.jobs_state import Job
+from shelfwise.server.jobs_state import DOWNLOAD_PREFIX, Job
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -171,7 +171,7 @@ def download(job: Job, result: Path, wanted: Wanted, suffix: str) -> Iterator[Pa
     """
     if suffix not in DOWNLOADS:
         raise InputError(f"A result can be had as {', '.join(DOWNLOADS)}.")
-    with tempfile.TemporaryDirectory(dir=result.parent, prefix="download-") as folder:
+    with tempfile.TemporaryDirectory(dir=result.parent, prefix=DOWNLOAD_PREFIX) as folder:
         out = Path(folder) / f"result{suffix}"
         _convert(job, result, wanted, out)
         yield out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -39,6 +38,17 @@ class Metrics:
         self.review_items = self._counter("review_items", "Answers to review, by what became of them.", "outcome")
         self.ready = self._gauge("ready", "1 while requests should come here.")
 
+        self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count a request. What `labels` finds is kept, for finding it costs more than counting."""
+        kept = self._answered.get((route, method, status))
+        if kept is None:
+            kept = self.requests.labels(route, method, str(status)), self.request_seconds.labels(route)
+            self._answered[route, method, status] = kept
+        kept[0].inc()
+        kept[1].observe(seconds)
+
     def text(self) -> bytes:
         """Everything in Prometheus's text format."""
         return generate_latest(self.registry)
@@ -62,26 +72,34 @@ class Metrics:
         return Histogram(name, meaning, labels, namespace="shelfwise", buckets=buckets, registry=self.registry)
 
 
-@dataclass(frozen=True, slots=True)
 class ModelMetrics:
     """Counts what a model's worker does."""
 
-    metrics: Metrics
-    model: str
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self._model = model
+        self._products = metrics.products
+        self._dropped = metrics.dropped
+        self._batch_products = metrics.batch_products.labels(model)
+        self._batch_seconds = metrics.batch_seconds.labels(model)
+        self._queue_seconds = metrics.queue_seconds.labels(model)
+        self._confidence = metrics.confidence.labels(model)
+        self._decided: dict[tuple[str, str], Counter] = {}
 
     def batch(self, products: Sequence[Product], predictions: Sequence[Prediction], seconds: float) -> None:
         """The model answered one batch."""
-        self.metrics.batch_products.labels(self.model).observe(len(products))
-        self.metrics.batch_seconds.labels(self.model).observe(seconds)
-        confidence = self.metrics.confidence.labels(self.model)
+        self._batch_products.observe(len(products))
+        self._batch_seconds.observe(seconds)
         for prediction in predictions:
-            self.metrics.products.labels(self.model, prediction.decision, prediction.level or "none").inc()
-            confidence.observe(prediction.confidence)
+            decided = prediction.decision, prediction.level or "none"
+            if decided not in self._decided:
+                self._decided[decided] = self._products.labels(self._model, *decided)
+            self._decided[decided].inc()
+            self._confidence.observe(prediction.confidence)
 
     def dropped(self, reason: str, products: int) -> None:
         """Products were not classified."""
-        self.metrics.dropped.labels(self.model, reason).inc(products)
+        self._dropped.labels(self._model, reason).inc(products)
 
     def waited(self, seconds: float) -> None:
         """A request got into a batch."""
-        self.metrics.queue_seconds.labels(self.model).observe(seconds)
+        self._queue_seconds.observe(seconds)

@@ -11,6 +11,7 @@ import logging
 import re
 import threading
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -143,9 +144,11 @@ class Traffic:
 
     def timed(self, seconds: float) -> None:
         """Count a request that was answered within so long."""
-        one = Hour(requests=1)
-        one.latency[next((i for i, end in enumerate(LATENCY_ENDS) if seconds <= end), len(LATENCY_ENDS))] = 1
-        self._add(one)
+        number, latency_bin = int(self._clock() // HOUR_S), bisect_left(LATENCY_ENDS, seconds)
+        with self._lock:
+            hour = self._hours.get(number) or self._hours.setdefault(number, Hour())
+            hour.requests += 1
+            hour.latency[latency_bin] += 1
 
     def _add(self, one: Hour) -> None:
         number = int(self._clock() // HOUR_S)

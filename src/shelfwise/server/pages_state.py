@@ -82,10 +82,8 @@ class PagesState:
 
     def timed(self, model: str | None, seconds: float) -> None:
         """Count an answered request."""
-        models = self._app.state.service.models()
-        name = model or (models[0].name if models else "")
-        if name:
-            self.traffic(name).timed(seconds)
+        if model:
+            self.traffic(model).timed(seconds)
 
     def _observe(self, answers: Answers) -> None:
         self.traffic(answers.model).observe(answers.answers)

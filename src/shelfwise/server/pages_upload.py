@@ -130,6 +130,8 @@ class Uploads:
         """The answers that are shown, as a file."""
         try:
             job, result = self._jobs().get(job_id), self._jobs().result(job_id)
+            if job.status != "done":
+                raise NoSuchJobError("There are no answers yet.")
             stream = await run_in_threadpool(_converted, job, result, _wanted(decision, type, text), suffix)
         except (NoSuchJobError, OSError):
             return problem(request, 404, "Not here.", "There are no answers of this upload.")

@@ -13,6 +13,7 @@ import logging
 import resource
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -32,6 +33,9 @@ logger = logging.getLogger(__name__)
 BACKLOG = 2048  # connections that the system holds until they are taken
 OPEN_FILES = 65_536
 KEEP_ALIVE_S = 75
+# How long a model's thread may keep Python's lock from that of the requests: Python's own 5 ms are a long time where a
+# model answers in ten (docs/lab-notes.md).
+SWITCH_S = 0.0005
 _SOON_S = 0.02
 
 
@@ -51,8 +55,10 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         artifact.read_manifest(run, verify=False)
     logs.configure()
     _allow_open_files()
+    sys.setswitchinterval(SWITCH_S)
     config = uvicorn.Config(
         app,
+        loop="asyncio",  # uvloop takes one new connection a turn: in a flood they wait for seconds to be refused
         http=PatientProtocol,
         ws="none",
         log_config=None,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from shelfwise.config import Precision
+from shelfwise.config import Arithmetic
 from shelfwise.errors import InputError
+from shelfwise.records import Which
 
 MIB = 1 << 20
 
@@ -24,14 +24,14 @@ class Limits:
     max_characters: int = 200_000  # of all texts of a request
     body_timeout_s: float = 20.0  # from the headers to the last byte of an API request's body
     timeout_s: float = 30.0  # until an answer; a request may ask for less
-    max_in_flight: int = 512  # API requests at once; where parsing them is the bottleneck, the queue never fills
+    max_in_flight: int = 128  # API requests at once; more would only wait, for the loop or for the model
 
 
 @dataclass(frozen=True, slots=True)
 class Batching:
     """How requests share a model. The queue is bounded in characters, which the cost of an answer follows."""
 
-    max_wait_s: float = 0.002  # how long an idle model waits for company
+    max_wait_s: float = 0.0  # how long an idle model waits for company; a busy one gathers it anyway
     max_batch_products: int = 256
     max_batch_characters: int = 16_384  # about 4k tokens, from where a GPU is saturated (docs/lab-notes.md)
     max_queue_characters: int = 262_144
@@ -44,9 +44,9 @@ class Settings:
     runs: tuple[str, ...]  # run folders, each as PATH or NAME=PATH; the first is the default
     host: str = "127.0.0.1"
     port: int = 8000
-    which: Literal["model", "baseline"] = "model"
+    which: Which = "auto"
     device: str = "auto"
-    precision: Precision | Literal["auto"] = "auto"
+    precision: Arithmetic = "auto"
     store: str | None = None  # review queue: an SQLite file or postgresql://...; answers to review go there
     data: Path | None = None  # where uploads and their results are kept
     api_keys: Path | None = None  # lines of NAME SHA256 [admin]; else $SHELFWISE_API_KEYS

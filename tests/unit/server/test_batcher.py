@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from shelfwise.records import Prediction, Product
-from shelfwise.server.batcher import Batcher
+from shelfwise.server.batcher import HANDED, Batcher
 from shelfwise.server.errors import ApiError
 from shelfwise.server.settings import Batching
 
@@ -103,6 +103,23 @@ def test_a_request_longer_than_a_batch_is_answered_whole():
         assert max(map(len, model.batches)) == 7
 
     run(work, max_batch_products=7)
+
+
+def test_a_batch_is_handed_out_in_parts_so_that_the_loop_can_do_something_else():
+    async def work(batcher: Batcher, model: Model, counted: Counted) -> None:
+        busy = await occupied(batcher, model)
+        asked = [asyncio.create_task(batcher.ask(products(f"a{i}"), 1, 30)) for i in range(3 * HANDED)]
+        await asyncio.sleep(0)
+        model.open.set()
+        done: list[int] = []
+        while sum(done) < len(asked):
+            await asyncio.sleep(0)
+            done.append(sum(task.done() for task in asked) - sum(done))
+        await busy
+        assert len(model.batches) == 2
+        assert max(done) == HANDED
+
+    run(work)
 
 
 def test_a_lone_request_waits_for_company_and_no_longer():

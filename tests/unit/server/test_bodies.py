@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from shelfwise.server.bodies import Bodies, require_json
 from shelfwise.server.errors import ApiError
+from shelfwise.server.gate import Gate
+from shelfwise.server.metrics import Metrics
 from shelfwise.server.settings import Limits
 
 LIMITS = Limits(max_body_bytes=100, max_upload_bytes=1000, body_timeout_s=0.1)
@@ -66,7 +68,9 @@ class Exchange:
             await send({"type": "http.response.body", "body": b""})
 
         encoded = [(name.encode(), value.encode()) for name, value in self.headers]
-        await Bodies(app, LIMITS)({**SCOPE, "path": path, "headers": encoded, "state": {}}, self.receive, self.send)
+        await Bodies(app, LIMITS, Gate(8, Metrics()))(
+            {**SCOPE, "path": path, "headers": encoded, "state": {}}, self.receive, self.send
+        )
 
 
 def exchange(parts: Sequence[bytes], path: str = "/v1/classify", **options: Any) -> Exchange:
@@ -203,7 +207,7 @@ def test_more_requests_at_once_than_allowed_are_told_to_come_again():
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b""})
 
-        middleware = Bodies(app, Limits(max_in_flight=2))
+        middleware = Bodies(app, Limits(), Gate(2, Metrics()))
         exchanges = [Exchange([b"{}"]) for _ in range(3)]
         headers = [(b"content-type", JSON.encode())]
         asking = [

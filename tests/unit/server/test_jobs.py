@@ -168,3 +168,21 @@ def test_a_damaged_state_file_is_left_alone(tmp_path):
         assert again.all() == []
         again.stop(PATIENCE_S)
         assert state.read_text() == damage
+
+
+def test_what_a_killed_service_left_half_done_is_gone_with_the_next(tmp_path):
+    jobs = Jobs(tmp_path, finished)
+    jobs.start()
+    job = wait_until_ended(jobs, send(jobs).id)
+    jobs.stop(PATIENCE_S)
+    cut_off = tmp_path / ("0" * 32)
+    cut_off.mkdir()
+    (cut_off / "input.csv").write_bytes(b"product\nRi")
+    half_made = tmp_path / job.id / "download-x"
+    half_made.mkdir()
+    (half_made / "result.xlsx").write_bytes(b"PK")
+    again = Jobs(tmp_path, finished)
+    again.start()
+    assert [each.id for each in again.all()] == [job.id]
+    assert not cut_off.exists()
+    assert {path.name for path in again.folder(job.id).iterdir()} == {"job.json", "input.csv", "result.parquet"}
