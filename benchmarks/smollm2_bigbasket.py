@@ -154,7 +154,7 @@ def save_log_probs(run: Path, path: Path) -> None:
     config = configs.load(run / artifact.CONFIG)
     source = read_catalogue(config.catalogue, config.columns, config.text_columns, labels="required")
     parts = Splits.load(run / artifact.SPLIT).parts(source)
-    classifier = Classifier.load(run)
+    classifier = Classifier.load(run, which="model")
     arrays: dict[str, Any] = {}
     for name, products in (("validation", parts.validation), ("test", parts.test)):
         arrays[f"{name}_ids"] = np.array([product.id for product in products])

@@ -1,11 +1,12 @@
-"""SmolLM2-135M and the baseline on three splits, from names alone and from brand and name, in one table.
+"""SmolLM2-135M, the baseline and their blend on three splits, from names alone and from brand and name, in one table.
 
     python benchmarks/three_splits.py CATALOGUE --log-probs DIR --out benchmarks/results
 
 The language model was trained and asked on a GPU, by `benchmarks/smollm2_bigbasket.py --splits random grouped brand
 --inputs name brand+name --save-log-probs DIR`. Here what it said of each validation and test row (uncalibrated
 log-probabilities, in half precision) goes through `shelfwise.train` in place of the weights, so that calibration,
-thresholds, the baseline, `shelfwise evaluate` and `shelfwise compare` are the current code on the very same answers.
+thresholds, the baseline, the blend, `shelfwise evaluate` and `shelfwise compare` are the current code on the very same
+answers. Each run stands there twice: as one that answers with its blend, and as one that answers with its model.
 Times are left out: nothing is computed here but the baseline.
 """
 
@@ -15,7 +16,7 @@ import argparse
 import itertools
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -50,67 +51,60 @@ def recorded(path: Path, catalogue: Any) -> Recorded:
     return Recorded(by_text)
 
 
-def run_of(split: str, given: str, options: argparse.Namespace) -> Path:
-    """A run folder of these answers, with its baseline, made by `shelfwise.train` and evaluated."""
+def runs_of(split: str, given: str, options: argparse.Namespace) -> tuple[Path, Path]:
+    """Run folders of these answers, made by `shelfwise.train` and evaluated: of the blend, and of the model alone."""
+    from shelfwise import artifact
     from shelfwise import config as configs
-    from shelfwise.classifier import Classifier
     from shelfwise.config import SplitConfig
     from shelfwise.data.catalogue import read_catalogue
     from shelfwise.pipelines import breakdown
     from shelfwise.pipelines.evaluate import evaluate
     from shelfwise.pipelines.run import TrainedRun, begin, calibrate
-    from shelfwise.pipelines.train import train
+    from shelfwise.pipelines.train import facts, train
 
     config = configs.load(_bench.ROOT / "configs" / "smollm2-135m-full.yaml").model_copy(
         update={
             "catalogue": options.catalogue,
             "text_columns": INPUTS[given],
             "split": SplitConfig(strategy=split, validation_size=0.1),
+            "classifier": "blend",
         }
     )
     source = read_catalogue(options.catalogue, config.columns, config.text_columns, labels="required")
     scorer = recorded(options.log_probs / f"full-head-{split}-{given.replace('+', '_')}-0.npz", source)
-    run = options.work / f"smollm2-{split}-{given}"
-    shutil.rmtree(run, ignore_errors=True)
+    both, alone = (options.work / f"smollm2-{split}-{given}-{who}" for who in ("blend", "model"))
+    for run in (both, alone):
+        shutil.rmtree(run, ignore_errors=True)
 
     def from_the_record(config: Any, prepared: Any, out: Path, **_: Any) -> Any:
         begin(out, config, prepared)
         return TrainedRun(out, config, 0, 0.0, None, None, len(prepared.train)), calibrate(scorer, prepared)
 
-    plain = Classifier.load
-
-    def load(run: Path, *, which: str = "model", **named: Any) -> Classifier:
-        found = plain(run, which="baseline")
-        if which == "baseline":
-            return found
-        from shelfwise.calibration import Calibration
-
-        calibration = Calibration.load_all(run / "calibration.json")["model"]
-        return Classifier("smollm2-135m full head", found.labels, scorer, calibration, found.text_columns)
-
     with (
         mock.patch("shelfwise.pipelines.finetune.finetune", from_the_record),
-        mock.patch.object(Classifier, "load", load),
+        mock.patch("shelfwise.classifier._engine", return_value=scorer),
         # Brands left out of the text would be new questions, and there is nobody to ask.
-        mock.patch.object(breakdown, "without_brand", return_value=()),
+        mock.patch.object(breakdown, "without_brand", lambda panel, plain, *_: (None,) * len(plain)),
     ):
-        train(config, run)
-        evaluate(run)
-    return run
+        trained = train(config, both)
+        shutil.copytree(both, alone)
+        settled = trained.config.model_copy(update={"classifier": "model"})
+        artifact.write_text(alone / artifact.CONFIG, configs.dump(settled))
+        artifact.write_manifest(alone, facts(replace(trained, config=settled)))
+        for run in (both, alone):
+            evaluate(run)
+    return both, alone
 
 
-def rows_of(run: Path, split: str, given: str) -> list[dict[str, Any]]:
+def rows_of(both: Path, alone: Path, split: str, given: str) -> list[dict[str, Any]]:
     """What README's table needs of one run's classifiers."""
     from shelfwise.pipelines.compare import compare
     from shelfwise.pipelines.evaluation import Evaluation
 
-    found = Evaluation.load(run / "evaluation")
-    # The same run twice would be refused; the pair that is wanted stands in the comparison with the baseline alone.
-    copy = run.with_name(run.name + "-again")
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(run, copy)
-    pair = compare([run, copy]).pairs[0]
-    shutil.rmtree(copy)
+    found = Evaluation.load(both / "evaluation")
+    compared = compare([both, alone])
+    pairs = {"blend": compared.pair(both.name, "baseline"), "model": compared.pair(alone.name, "baseline")}
+    gain = compared.pair(both.name, alone.name)
     rows = []
     for standing in found.standings:
         row: dict[str, Any] = {"model": standing.name, "split": split, "input": given, "rows": standing.scores.n}
@@ -134,12 +128,18 @@ def rows_of(run: Path, split: str, given: str) -> list[dict[str, Any]]:
             verdicts = [each.verdict for each in held.types]
             row |= {"types_kept": verdicts.count("kept"), "types_broken": verdicts.count("broken")}
             row["types_too_few"] = verdicts.count("too few to tell")
-        if standing.kind == "model":
+        if (pair := pairs.get(standing.kind)) is not None:
             row |= {"seeds": [0], "train_rows": found.facts.train_rows}
             row |= {"more_than_baseline": pair.accuracy, "more_low": pair.accuracy_interval.low}
             row |= {"more_high": pair.accuracy_interval.high, "mcnemar_p": pair.paired.p_value}
             row |= {"macro_f1_more": pair.macro_f1.value, "macro_f1_more_low": pair.macro_f1.interval.low}
             row |= {"macro_f1_more_high": pair.macro_f1.interval.high, "macro_f1_p": pair.macro_f1.p_value}
+        if standing.kind == "blend" and found.blend is not None:
+            row |= {"weight": found.blend.weight, "validation_accuracy": found.blend.blend.accuracy}
+            row |= {"validation_accuracy_model": found.blend.model.accuracy}
+            row |= {"validation_accuracy_baseline": found.blend.baseline.accuracy}
+            row |= {"more_than_model": gain.accuracy, "more_than_model_low": gain.accuracy_interval.low}
+            row |= {"more_than_model_high": gain.accuracy_interval.high, "more_than_model_p": gain.paired.p_value}
         rows.append({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()})
         _bench.say(rows[-1])
     return rows
@@ -156,7 +156,7 @@ def main() -> None:
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for split, given in itertools.product(options.splits, INPUTS):
-        rows += rows_of(run_of(split, given, options), split, given)
+        rows += rows_of(*runs_of(split, given, options), split, given)
         _bench.write(options.name, rows, options.out)
 
 

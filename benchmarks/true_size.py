@@ -118,7 +118,7 @@ def measure(architecture: str, method: str, base: Path, options: argparse.Namesp
     gc.collect()  # the trainer and its callbacks hold one another
     torch.cuda.empty_cache()
     began = time.perf_counter()
-    again = Classifier.load(run)
+    again = Classifier.load(run, which="model")
     loading = time.perf_counter() - began
     difference = float(np.abs(np.exp(again.log_probs(names)) - np.exp(kept["answers"])).max())
     flipped = int((again.log_probs(names).argmax(1) != kept["answers"].argmax(1)).sum())

@@ -199,7 +199,7 @@ class Calibration:
 
     @staticmethod
     def to_json_all(calibrations: Mapping[str, Calibration]) -> dict[str, object]:
-        """What `calibration.json` holds: the entries of "model" and "baseline", as far as the run has them."""
+        """What `calibration.json` holds: the entries of "model", "baseline" and "blend", as far as there are."""
         return {"format": FORMAT, **{name: calibration.to_json() for name, calibration in calibrations.items()}}
 
     @classmethod
@@ -207,7 +207,7 @@ class Calibration:
         """Read `calibration.json`.
 
         Returns:
-            Calibrations by the name of what they calibrate: "model", "baseline".
+            Calibrations by the name of what they calibrate: "model", "baseline", "blend".
 
         Raises:
             CorruptArtifactError: the file can't be read, or holds numbers that no calibration has.

@@ -1,8 +1,8 @@
-"""The one classifier behind both objectives and the baseline: texts in, calibrated predictions out."""
+"""The one classifier behind both objectives, the baseline and the blend: texts in, calibrated predictions out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from shelfwise import artifact
 from shelfwise.errors import RunFolderError
 from shelfwise.labels import Labels
-from shelfwise.records import LEVELS, Prediction
+from shelfwise.records import LEVELS, Prediction, Which
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from shelfwise.blend import Blend
     from shelfwise.calibration import Calibration
-    from shelfwise.config import Precision, Role
+    from shelfwise.config import Arithmetic, Role, TrainConfig
     from shelfwise.thresholds import Shelves
 
 
 class Scorer(Protocol):
-    """What gives every label a probability: a language model under either objective, or the baseline."""
+    """What gives every label a probability: a language model under either objective, the baseline, or both together."""
 
     def log_probs(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(N, C) natural logarithms, uncalibrated; each row's exponentials sum to 1."""
@@ -50,24 +51,24 @@ class Classifier:
         cls,
         run: Path,
         *,
-        which: Literal["model", "baseline"] = "model",
+        which: Which = "auto",
         device: str = "auto",
-        precision: Precision | Literal["auto"] = "auto",
+        precision: Arithmetic = "auto",
         verify: bool = True,
     ) -> Classifier:
-        """Load a run folder's model, or the baseline that was fitted beside it.
+        """Load who answers of a run folder: its model, the baseline that was fitted beside it, or both as a blend.
 
         A run of the model ``baseline`` has only a baseline; asking for its model gives that.
 
         Args:
             run: a run folder.
-            which: the model or its baseline.
+            which: who is to answer; "auto" is what the run itself decided (`answering`).
             device: "auto", "cpu", "cuda", "cuda:1".
             precision: of a language model's arithmetic; "auto" is the one that it was trained in.
             verify: compare every file's hash with the manifest; False where this was just done.
 
         Raises:
-            RunFolderError: not a run folder, no baseline in it, or no calibration of what was asked for.
+            RunFolderError: not a run folder, or it has no baseline, no blend or no calibration of what was asked for.
             CorruptArtifactError: a file is missing or changed.
         """
         from shelfwise import config as configs
@@ -77,30 +78,35 @@ class Classifier:
         config = configs.load(run / artifact.CONFIG)
         labels = Labels.load(run / artifact.LABELS)
         calibrations = Calibration.load_all(run / artifact.CALIBRATION)
-        scorer: Scorer
-        if which == "baseline" or config.model == "baseline":
-            if not (run / artifact.BASELINE).is_dir():
-                raise RunFolderError(f"{run}: this run was trained without its baseline (baseline: false).")
+        who = answering(run, config, which)
+        if who != "model" and not (run / artifact.BASELINE).is_dir():
+            raise RunFolderError(f"{run}: this run was trained without its baseline (baseline: false).")
+        for kind in ("model", "baseline", "blend") if who == "blend" else (who,):
+            if kind not in calibrations:
+                raise RunFolderError(
+                    f"{run / artifact.CALIBRATION}: holds no calibration of the {kind}, so its confidences would mean "
+                    "nothing. Copy the run folder again, or train the run again."
+                )
+
+        def made(kind: str, name: str, scorer: Scorer) -> Classifier:
+            return cls(name, labels, scorer, calibrations[kind], config.text_columns)
+
+        def baseline() -> Classifier:
             from shelfwise.baseline import Baseline
 
-            calibration = _calibration_of("baseline", calibrations, run)
-            scorer = Baseline.load(run / artifact.BASELINE)
-            return cls("baseline", labels, scorer, calibration, config.text_columns)
-        from shelfwise.modeling.loading import Parts, load_engine
-        from shelfwise.prompts import PromptFormat
+            return made("baseline", "baseline", Baseline.load(run / artifact.BASELINE))
 
-        calibration = _calibration_of("model", calibrations, run)
-        scorer = load_engine(
-            config,
-            labels,
-            PromptFormat.load(run / artifact.PROMPT),
-            Parts(run / artifact.MODEL, run / artifact.ADAPTER, run / artifact.TOKENIZER),
-            device=device,
-            precision=precision,
-        )
-        base = Path(config.model).name if Path(config.model).is_absolute() else config.model
-        name = f"{base} {config.method} {config.objective}"
-        return cls(name, labels, scorer, calibration, config.text_columns)
+        def model() -> Classifier:
+            base = Path(config.model).name if Path(config.model).is_absolute() else config.model
+            scorer = _engine(run, config, labels, device, precision)
+            return made("model", f"{base} {config.method} {config.objective}", scorer)
+
+        if who != "blend":
+            return model() if who == "model" else baseline()
+        from shelfwise.blend import Blend, BlendScorer
+
+        both = BlendScorer(model(), baseline(), Blend.load(run / artifact.BLEND))
+        return made("blend", f"{both.model.name} + baseline", both)
 
     def log_probs(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(N, C) uncalibrated natural logarithms in the order of `texts`; identical texts are scored once."""
@@ -151,10 +157,49 @@ class Classifier:
         return predictions
 
 
-def _calibration_of(kind: str, calibrations: Mapping[str, Calibration], run: Path) -> Calibration:
-    if kind not in calibrations:
-        raise RunFolderError(
-            f"{run / artifact.CALIBRATION}: holds no calibration of the {kind}, so its confidences would mean nothing. "
-            "Copy the run folder again, or train the run again."
-        )
-    return calibrations[kind]
+def answering(run: Path, config: TrainConfig, which: Which = "auto") -> Literal["model", "blend", "baseline"]:
+    """Who answers of a run.
+
+    Args:
+        run: the run folder.
+        config: its configuration, whose `classifier` decides where `which` is "auto".
+        which: who was asked for.
+
+    Raises:
+        RunFolderError: a blend is asked for, and there is none.
+        CorruptArtifactError: `blend.json` can't be read.
+    """
+    from shelfwise.blend import settled
+
+    if which == "baseline" or (config.model == "baseline" and which != "blend"):
+        return "baseline"
+    if which == "model":
+        return "model"
+    return settled(config.classifier if which == "auto" else "blend", blend_of(run), run)
+
+
+def blend_of(run: Path) -> Blend | None:
+    """How a run's model and baseline are weighed; None where it has no blend.
+
+    Raises:
+        CorruptArtifactError: `blend.json` can't be read.
+    """
+    from shelfwise.blend import Blend
+
+    path = run / artifact.BLEND
+    return Blend.load(path) if path.is_file() else None
+
+
+def _engine(run: Path, config: TrainConfig, labels: Labels, device: str, precision: Arithmetic) -> Scorer:
+    """A run's language model, ready to score."""
+    from shelfwise.modeling.loading import Parts, load_engine
+    from shelfwise.prompts import PromptFormat
+
+    return load_engine(
+        config,
+        labels,
+        PromptFormat.load(run / artifact.PROMPT),
+        Parts(run / artifact.MODEL, run / artifact.ADAPTER, run / artifact.TOKENIZER),
+        device=device,
+        precision=precision,
+    )

@@ -111,6 +111,9 @@ class TrainConfig(_Strict):
     training: TrainingConfig = TrainingConfig()
     trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ()
     baseline: bool = True  # also fit the linear baseline on the same rows, so that every number has its yardstick
+    # Who answers: the language model alone, or together with the baseline (`shelfwise.blend`); auto: together where
+    # that is no worse on validation. Only of a language model with its baseline and validation rows.
+    classifier: Literal["auto", "model", "blend"] = "auto"
 
     @field_validator("text_columns", mode="before")
     @classmethod
@@ -123,6 +126,14 @@ class TrainConfig(_Strict):
             raise ValueError("text_columns must hold 'product': the name is what a type is told from")
         if len(set(self.text_columns)) != len(self.text_columns):
             raise ValueError("text_columns names a column twice")
+        return self
+
+    @model_validator(mode="after")
+    def _blend_has_its_parts(self) -> TrainConfig:
+        if self.classifier == "blend" and self.model == "baseline":
+            raise ValueError("classifier: blend needs a language model beside the baseline; this run is a baseline")
+        if self.classifier == "blend" and not self.baseline:
+            raise ValueError("classifier: blend needs the baseline that baseline: false leaves out")
         return self
 
 

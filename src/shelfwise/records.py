@@ -11,6 +11,8 @@ Level = Literal["type", "sub_category", "category", ""]  # how deep an answer ke
 LEVELS: tuple[Level, ...] = ("type", "sub_category", "category", "")  # deepest first
 Method = Literal["full", "lora", "qlora"]
 Objective = Literal["head", "completion"]
+# Who of a run answers: its language model, the baseline beside it, both together; auto: as the run itself decided.
+Which = Literal["auto", "model", "blend", "baseline"]
 
 
 @dataclass(frozen=True, slots=True)

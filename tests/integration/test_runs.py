@@ -100,7 +100,7 @@ def test_built_in_models_train_with_their_baseline_and_a_complete_run_folder(mod
     names = {path.name for path in (tmp_path / "run").iterdir()}
     expected = {
         "manifest.json", "config.yaml", "labels.json", "prompt.json", "split.json", "leakage.json", "calibration.json",
-        "metrics.jsonl", "model", "tokenizer", "baseline", "checkpoints", "README.md",
+        "metrics.jsonl", "model", "tokenizer", "baseline", "blend.json", "checkpoints", "README.md",
     }  # fmt: skip
     assert names == expected
     manifest = artifact.read_manifest(tmp_path / "run")
@@ -109,7 +109,7 @@ def test_built_in_models_train_with_their_baseline_and_a_complete_run_folder(mod
     assert any("loss" in line for line in lines)
     assert any("eval_macro_f1" in line for line in lines)
     assert "tiny" in (tmp_path / "run" / "README.md").read_text()
-    for which in ("model", "baseline"):
+    for which in ("model", "baseline", "blend"):
         assert Classifier.load(tmp_path / "run", which=which).predict(["Basmati long grain"])[0].label in LABELS
 
 

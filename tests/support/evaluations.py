@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from unittest import mock
 
 import numpy as np
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 from shelfwise import artifact
 from shelfwise import config as configs
 from shelfwise.baseline import Baseline
+from shelfwise.blend import Blend, Score
 from shelfwise.calibration import Calibration
-from shelfwise.classifier import Classifier
 from shelfwise.config import SplitConfig
 from shelfwise.data.catalogue import read_catalogue
 from shelfwise.data.split import make_splits
@@ -56,12 +57,22 @@ def write_catalogue(path: Path, lines: Sequence[Row] | None = None) -> Path:
     return path
 
 
-def lay_out(run: Path, catalogue: Path, *, model: str = "baseline", seed: int = 42, baseline: bool = True) -> Path:
+def lay_out(
+    run: Path,
+    catalogue: Path,
+    *,
+    model: str = "baseline",
+    seed: int = 42,
+    baseline: bool = True,
+    blend: Blend | None = None,
+    classifier: Literal["auto", "model", "blend"] = "auto",
+) -> Path:
     """A finished run folder: a fitted baseline, and for another model its name only (see `answering`)."""
     read = read_catalogue(catalogue, labels="required")
     splits = make_splits(read, SplitConfig(strategy="random", seed=seed))
     parts, labels = splits.parts(read), Labels.of(read.labelled)
-    artifact.write_text(run / artifact.CONFIG, configs.dump(configs.TrainConfig(catalogue=catalogue, model=model)))
+    config = configs.TrainConfig(catalogue=catalogue, model=model, method="lora", classifier=classifier)
+    artifact.write_text(run / artifact.CONFIG, configs.dump(config))
     artifact.write_json(run / artifact.LABELS, labels.to_json())
     artifact.write_json(run / artifact.SPLIT, splits.to_json())
     artifact.write_json(run / artifact.PROMPT, PromptFormat().to_json())
@@ -73,6 +84,9 @@ def lay_out(run: Path, catalogue: Path, *, model: str = "baseline", seed: int = 
         fitted = Baseline.fit([product.text for product in parts.train], targets, len(labels))
         fitted.save(run / artifact.BASELINE)
         calibrations["baseline"] = Calibration(temperature=0.3, threshold=0.5, promise=0.9)
+    if blend is not None:
+        artifact.write_json(run / artifact.BLEND, blend.to_json())
+        calibrations["blend"] = Calibration(threshold=0.6, promise=0.9)
     artifact.write_json(run / artifact.CALIBRATION, Calibration.to_json_all(calibrations))
     artifact.write_manifest(run, {})
     return run
@@ -98,15 +112,14 @@ class FirstHit:
 @contextmanager
 def answering(but: str = "") -> Iterator[None]:
     """Let `FirstHit` stand in for the language model of every run that is loaded."""
-    real = Classifier.load
 
-    def load(run: Path, *, which: str = "model", **options: str) -> Classifier:
-        config = configs.load(run / artifact.CONFIG)
-        if which == "baseline" or config.model == "baseline":
-            return real(run, which="baseline")
-        labels = Labels.load(run / artifact.LABELS)
-        calibration = Calibration.load_all(run / artifact.CALIBRATION)["model"]
-        return Classifier(f"{config.model} lora head", labels, FirstHit(labels, but), calibration, config.text_columns)
+    def engine(run: Path, config: object, labels: Labels, *_: object) -> FirstHit:
+        return FirstHit(labels, but)
 
-    with mock.patch.object(Classifier, "load", load):
+    with mock.patch("shelfwise.classifier._engine", engine):
         yield
+
+
+def weighed(weight: float = 0.5, model: float = 0.8, blend: float = 0.9) -> Blend:
+    """A blend as training would have left it: its weight, and how much model and blend got right on validation."""
+    return Blend(weight, 20, Score(model, 0.6), Score(0.85, 0.5), Score(blend, 0.4))

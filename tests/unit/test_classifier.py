@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -10,10 +10,13 @@ import pytest
 from shelfwise import artifact, storage
 from shelfwise import config as configs
 from shelfwise.baseline import Baseline
+from shelfwise.blend import combine
 from shelfwise.calibration import Calibration
 from shelfwise.classifier import Classifier
 from shelfwise.errors import CorruptArtifactError, RunFolderError
 from shelfwise.labels import Labels, Taxonomy
+from shelfwise.records import Which
+from support.evaluations import weighed
 
 LABELS = Labels(("Rice", "Soap", "Tea"), Taxonomy({"Tea": (("Drinks", "Hot", 2),), "Rice": (("Food", "", 5),)}))
 
@@ -133,3 +136,85 @@ def test_without_verifying_a_file_of_another_size_is_still_found(run: Path) -> N
     (run / artifact.CONFIG).write_text("model: baseline\n", encoding="utf-8")
     with pytest.raises(CorruptArtifactError, match=r"config\.yaml"):
         Classifier.load(run, verify=False)
+
+
+class Model:
+    """Stands in for a language model: sure of tea."""
+
+    def log_probs(self, texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        return np.log(np.tile(np.array([0.05, 0.05, 0.9], np.float32), (len(texts), 1)))
+
+
+@pytest.fixture
+def blended(run: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run folder of a language model with its baseline and their blend."""
+    monkeypatch.setattr("shelfwise.classifier._engine", lambda *_: Model())
+    config = configs.TrainConfig(model="tiny-llama", method="full")
+    artifact.write_text(run / artifact.CONFIG, configs.dump(config))
+    kinds = {"model": Calibration(2.0), "baseline": Calibration(0.5), "blend": Calibration(0.8, threshold=0.7)}
+    artifact.write_json(run / artifact.CALIBRATION, Calibration.to_json_all(kinds))
+    artifact.write_json(run / artifact.BLEND, weighed(weight=0.4).to_json())
+    artifact.write_manifest(run, {})
+    return run
+
+
+def test_a_run_answers_with_its_blend_unless_another_is_asked_for(blended: Path) -> None:
+    names = {which: Classifier.load(blended, which=which).name for which in get_args(Which)}
+    both = "tiny-llama full head + baseline"
+    assert names == {"auto": both, "model": "tiny-llama full head", "blend": both, "baseline": "baseline"}
+    texts = ["basmati rice", "rose soap", "green tea"]
+    found = Classifier.load(blended)
+    expected = combine(
+        Classifier.load(blended, which="model").calibration.log_probs(Model().log_probs(texts)),
+        np.log(Classifier.load(blended, which="baseline").probabilities(texts)),
+        0.4,
+    )
+    np.testing.assert_allclose(found.log_probs(texts), expected, atol=1e-5)
+    assert found.calibration == Calibration(0.8, threshold=0.7)
+    np.testing.assert_allclose(found.probabilities(texts).sum(1), 1, atol=1e-5)
+    assert [p.label for p in Classifier.load(blended, which="model").predict(texts)] == ["Tea"] * 3
+    assert [p.label for p in found.predict(texts)] != ["Tea"] * 3
+
+
+def test_a_blend_that_gained_nothing_is_not_what_the_run_answers_with(blended: Path) -> None:
+    artifact.write_json(blended / artifact.BLEND, weighed(model=0.8, blend=0.7).to_json())
+    artifact.write_manifest(blended, {})
+    assert Classifier.load(blended).name == "tiny-llama full head"
+    assert Classifier.load(blended, which="blend").name == "tiny-llama full head + baseline"
+    wished = configs.TrainConfig(model="tiny-llama", method="full", classifier="blend")
+    artifact.write_text(blended / artifact.CONFIG, configs.dump(wished))
+    artifact.write_manifest(blended, {})
+    assert Classifier.load(blended).name == "tiny-llama full head + baseline"
+
+
+def test_a_run_of_an_earlier_version_answers_with_its_model(blended: Path) -> None:
+    (blended / artifact.BLEND).unlink()
+    kinds = {"model": Calibration(2.0), "baseline": Calibration(0.5)}
+    artifact.write_json(blended / artifact.CALIBRATION, Calibration.to_json_all(kinds))
+    text = (blended / artifact.CONFIG).read_text(encoding="utf-8").replace("classifier: auto\n", "")
+    artifact.write_text(blended / artifact.CONFIG, text)
+    artifact.write_manifest(blended, {})
+    assert Classifier.load(blended).name == "tiny-llama full head"
+    with pytest.raises(RunFolderError, match="has no blend of its language model and its baseline"):
+        Classifier.load(blended, which="blend")
+
+
+def test_a_baseline_has_no_blend(run: Path) -> None:
+    assert Classifier.load(run).name == Classifier.load(run, which="model").name == "baseline"
+    with pytest.raises(RunFolderError, match="has no blend"):
+        Classifier.load(run, which="blend")
+
+
+def test_a_blend_without_its_calibration_or_with_a_wrong_weight_or_gone_is_told(blended: Path) -> None:
+    kinds = {"model": Calibration(2.0), "baseline": Calibration(0.5)}
+    artifact.write_json(blended / artifact.CALIBRATION, Calibration.to_json_all(kinds))
+    artifact.write_manifest(blended, {})
+    with pytest.raises(RunFolderError, match=r"calibration\.json: holds no calibration of the blend"):
+        Classifier.load(blended)
+    artifact.write_json(blended / artifact.BLEND, {**weighed().to_json(), "weight": 1.5})
+    artifact.write_manifest(blended, {})
+    with pytest.raises(CorruptArtifactError, match=r"blend\.json: .*between 0 and 1, not 1\.5"):
+        Classifier.load(blended)
+    (blended / artifact.BLEND).unlink()
+    with pytest.raises(CorruptArtifactError, match=r"blend\.json"):
+        Classifier.load(blended, which="model")  # the manifest says that there is one

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from shelfwise.config import Columns, TrainConfig
     from shelfwise.pipelines.run import Hooks
+    from shelfwise.records import Which
 
 
 class Precision(str, enum.Enum):
@@ -28,6 +29,26 @@ class Precision(str, enum.Enum):
     bf16 = "bf16"
     fp16 = "fp16"
     fp32 = "fp32"
+
+
+class Arithmetic(str, enum.Enum):
+    """Choices of --precision where a finished run answers."""
+
+    auto = "auto"
+    bf16 = "bf16"
+    fp16 = "fp16"
+    fp32 = "fp32"
+    fp8 = "fp8"
+    int8 = "int8"
+
+
+class Who(str, enum.Enum):
+    """Choices of --classifier."""
+
+    auto = "auto"
+    model = "model"
+    blend = "blend"
+    baseline = "baseline"
 
 
 class Method(str, enum.Enum):
@@ -69,6 +90,14 @@ TextColumns = Annotated[
     str, typer.Option(help="What the model reads: role names joined by commas, as in 'brand,product'.")
 ]
 
+# Who of a finished run answers.
+ClassifierOption = Annotated[
+    Who | None,
+    typer.Option(
+        "--classifier", help="Who answers: the language model, its baseline, or both. Default: what the run chose."
+    ),
+]
+
 # Options that make or change a run's configuration; None: as the configuration has it.
 ModelOption = Annotated[str | None, typer.Option(help="Base model: see 'shelfwise models'; a folder; a hub id.")]
 ObjectiveOption = Annotated[Objective | None, typer.Option(help="A classification head, or the label as text.")]
@@ -88,6 +117,13 @@ def columns(
     from shelfwise.config import Columns
 
     return Columns(product=product, type=type_, brand=brand, category=category, sub_category=sub_category)
+
+
+def who(classifier: Who | None, baseline: bool) -> Which:
+    """Who is to answer; --baseline is short for --classifier baseline."""
+    if baseline and classifier not in (None, Who.baseline):
+        raise typer.BadParameter(f"asks the baseline, and --classifier the {classifier.value}", param_hint="--baseline")
+    return "baseline" if baseline else (classifier or Who.auto).value
 
 
 def merged_config(path: Path | None, overrides: dict[str, object]) -> TrainConfig:

@@ -37,7 +37,7 @@ def command(
         bool, typer.Option("--reuse", help="Leave a run alone whose evaluation is up to date, with the same options.")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
-    precision: Annotated[_shared.Precision, typer.Option(help="Of the model's arithmetic.")] = _shared.Precision.auto,
+    precision: Annotated[_shared.Arithmetic, typer.Option(help="Of the model's arithmetic.")] = _shared.Arithmetic.auto,
     perturb: Annotated[
         bool, typer.Option("--perturb", help="Also ask for names with typos, dropped brands and the like.")
     ] = False,
@@ -45,6 +45,8 @@ def command(
     as_json: _shared.JsonOption = False,
 ) -> None:
     """Measure a run on products it has not seen, beside its baseline, and write a report.
+
+    Language model, baseline and their blend are all measured; the report is about the one that the run answers with.
 
     The evaluation folder holds report.html, report.json, confusion.csv, confusion.png, per_type.csv and
     predictions.parquet. A copy of the run's own catalogue is evaluated on its test part, any other on all its labelled
@@ -120,6 +122,8 @@ def _print(found: Evaluation) -> None:
     _standings.print_bands(found.standings)
     _standings.print_robustness(found.robustness)
     _standings.print_leakage(found.leakage)
+    if about := report.about_blend(found):
+        typer.echo(about)
     verdict = report.verdict(found)
     typer.echo(f"{verdict.title} {verdict.text}")
     typer.echo(f"Report: {found.folder / 'report.html'}")

@@ -62,6 +62,8 @@ def command(
 
 
 def _print(exported: Exported) -> None:
+    if exported.left_out:
+        typer.echo(exported.left_out)
     typer.echo(f"{exported.folder}: {exported.dtype}, proven on {exported.names:,} names ({exported.names_of})")
     for found in exported.comparisons:
         ties = f", {found.ties:,} ties within {exported.margin}" if found.ties else ""

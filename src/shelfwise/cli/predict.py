@@ -45,10 +45,11 @@ def command(
     brand: _shared.BrandColumn = None,
     category: _shared.CategoryColumn = None,
     sub_category: _shared.SubCategoryColumn = None,
-    baseline: Annotated[bool, typer.Option("--baseline", help="Ask the run's linear baseline instead.")] = False,
+    classifier: _shared.ClassifierOption = None,
+    baseline: Annotated[bool, typer.Option("--baseline", help="Short for --classifier baseline.")] = False,
     cascade: Annotated[
         bool,
-        typer.Option("--cascade", help="Ask the baseline first, and the model only where it keeps no promise."),
+        typer.Option("--cascade", help="Ask the baseline first, and others only where it keeps no promise."),
     ] = False,
     engine: Annotated[
         Engine, typer.Option(help="Where it is done: on this machine, or on a Ray cluster.")
@@ -58,7 +59,7 @@ def command(
         typer.Option(min=1, help="Of --engine ray: actors that hold the model. Default: one a GPU."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
-    precision: Annotated[_shared.Precision, typer.Option(help="Of the model's arithmetic.")] = _shared.Precision.auto,
+    precision: Annotated[_shared.Arithmetic, typer.Option(help="Of the model's arithmetic.")] = _shared.Arithmetic.auto,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the unfinished job of the same call, where there is one.")
     ] = False,
@@ -73,8 +74,9 @@ def command(
     each, or one file with the rows of all. A job that was stopped, even by a kill, goes on with --resume from the last
     finished part, and its output is that of an unbroken one, byte by byte.
 
-    With --cascade, the run's linear baseline answers the rows where it keeps the promise, and the language model only
-    the rest; the column model says who answered.
+    A run answers with its language model, or with a blend of that and its linear baseline where the blend did no worse
+    on validation; --classifier asks another. With --cascade, the baseline answers the rows where it keeps the promise,
+    and who else would answer only the rest. The column model says who answered.
 
     With --engine ray the work is spread over the Ray cluster that this machine belongs to, and OUTPUT is a folder of
     files whose names in order give the rows in order; its suffix gives their format, as in predictions.parquet.
@@ -84,12 +86,14 @@ def command(
     """
     from shelfwise.pipelines.predict import expected_rows, predict
 
-    if baseline and cascade:
-        raise typer.BadParameter("asks the baseline alone, and --cascade asks both", param_hint="--baseline")
+    which = _shared.who(classifier, baseline)
+    if cascade and which != "auto":
+        asked = "--baseline" if baseline else "--classifier"
+        raise typer.BadParameter("asks one alone, and --cascade two in a row", param_hint=asked)
     options: dict[str, Any] = {
         "top_k": top_k,
         "columns": _shared.columns(product, None, brand, category, sub_category),
-        "which": "baseline" if baseline else "cascade" if cascade else "model",
+        "which": "cascade" if cascade else which,
         "precision": precision.value,
         "force": force,
         "resume": resume,
@@ -139,6 +143,8 @@ def _print(summary: PredictionSummary) -> None:
         typer.echo(f"  {summary.files:,} files written")
     if summary.resumed:
         typer.echo(f"  {summary.resumed:,} rows were done already")
+    if summary.about:
+        typer.echo(f"  {summary.about}")
     typer.echo(f"  {summary.predicted:,} predicted, {summary.scored:,} different texts scored")
     if len(summary.by_model) > 1:
         typer.echo("  answered by " + ", ".join(f"{name}: {rows:,}" for name, rows in summary.by_model.items()))

@@ -19,6 +19,14 @@ class BestMetric(str, enum.Enum):
     loss = "loss"
 
 
+class Answerer(str, enum.Enum):
+    """Choices of --classifier."""
+
+    auto = "auto"
+    model = "model"
+    blend = "blend"
+
+
 class Tracker(str, enum.Enum):
     """Choices of --tracker."""
 
@@ -53,6 +61,10 @@ def command(
     ] = None,
     best_metric: Annotated[BestMetric | None, typer.Option(help="On validation; chooses the weights kept.")] = None,
     patience: Annotated[int | None, typer.Option(help="Stop after so many validations without a gain.")] = None,
+    classifier: Annotated[
+        Answerer | None,
+        typer.Option(help="Who answers: the model, or a blend with its baseline. auto: the blend if no worse."),
+    ] = None,
     tracker: Annotated[list[Tracker] | None, typer.Option(help="Also log there; can be given more than once.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and dropout.")] = None,
     strategy: Annotated[_shared.Strategy | None, typer.Option(help="How the catalogue is split.")] = None,
@@ -68,7 +80,7 @@ def command(
     strict: Annotated[bool, typer.Option("--strict", help="Refuse leakage that makes the numbers wrong.")] = False,
     as_json: _shared.JsonOption = False,
 ) -> None:
-    """Fine-tune a base model on a catalogue, and fit the baseline beside it."""
+    """Fine-tune a base model on a catalogue, fit the baseline beside it, and weigh the two into a blend."""
     if out is None:
         raise typer.BadParameter("name the run folder to write", param_hint="--out")
     from shelfwise.pipelines import train as pipeline
@@ -102,6 +114,7 @@ def command(
             "seed": seed,
         },
         "trackers": [each.value for each in tracker] if tracker else None,
+        "classifier": classifier and classifier.value,
         "split": {"strategy": strategy and strategy.value, "file": split},
     }
     wanted = None if resume else _shared.merged_config(config, overrides)
@@ -116,6 +129,8 @@ def command(
         return
     took = f"{run.steps} steps in {run.seconds:.0f} s" if run.steps else f"fitted in {run.baseline_seconds or 0:.1f} s"
     typer.echo(f"Run folder: {run.folder}  ({took})")
+    if run.blend is not None:
+        typer.echo(f"Answers with its {'language model alone' if pipeline.answering(run) == 'model' else 'blend'}.")
     typer.echo(f"Next: shelfwise evaluate {run.folder}")
 
 

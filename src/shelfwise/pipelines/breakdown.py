@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from shelfwise.classifier import Classifier
+from shelfwise.config import Role
 from shelfwise.data.names import name_key
 from shelfwise.data.split import Parts
 from shelfwise.metrics import accuracy_interval
+from shelfwise.pipelines.asking import Panel, Progress
 from shelfwise.pipelines.evaluation import Band, Group
-from shelfwise.pipelines.scoring import Answers, Progress, Rows, answer
+from shelfwise.pipelines.scoring import Answers, Rows
 from shelfwise.records import Product
 
 SEEN_NAMES = "names that training had"
@@ -67,38 +68,40 @@ def bands(answers: Answers, rows: Rows, known: Known | None) -> tuple[Band, ...]
 
 
 def without_brand(
-    classifier: Classifier, plain: Answers, rows: Rows, progress: Progress | None = None
-) -> tuple[Band, ...]:
+    panel: Panel, plain: Sequence[Answers], rows: Rows, progress: Progress | None = None
+) -> tuple[Band | None, ...]:
     """Ask again with the brand left out of the text: what the column adds, where the classifier reads it.
 
     Only the column is left out; a brand that stands in the name stays there, as it does for a classifier of names.
 
     Args:
-        classifier: the one that gave `plain`.
-        plain: its answers to all rows; they stand where a product has no brand.
-        rows: what it answered.
-        progress: as of `scoring.answer`.
+        panel: those who gave `plain`.
+        plain: their answers to all rows, in their order; they stand where a product has no brand.
+        rows: what they answered.
+        progress: as of `Panel.answer`.
 
     Returns:
-        One band of all rows; none where no text holds a brand from its column.
+        One band of all rows for each of them; None where no text holds a brand from its column.
     """
-    if "brand" not in classifier.text_columns:
-        return ()
-    texts = [_brandless(product, classifier) for product in rows.products]
+    if "brand" not in panel.text_columns:
+        return (None,) * len(plain)
+    texts = [_brandless(product, panel.text_columns) for product in rows.products]
     at = np.flatnonzero([text != product.text for text, product in zip(texts, rows.products, strict=True)])
     if not len(at):
-        return ()
+        return (None,) * len(plain)
     products = tuple(replace(rows.products[i], text=texts[i]) for i in at.tolist())
     changed = Rows(products, rows.labels, rows.names, rows.targets[at], None)
-    asked = answer(replace(classifier, name=f"{classifier.name}, no brand"), plain.kind, changed, progress)
-    correct = plain.correct(rows).copy()
-    correct[at] = asked.correct(changed)
-    return (_band("brand", WITHOUT_BRAND, correct),)
+    found = []
+    for given, asked in zip(plain, panel.answer(changed, progress, what="no brand"), strict=True):
+        correct = given.correct(rows).copy()
+        correct[at] = asked.correct(changed)
+        found.append(_band("brand", WITHOUT_BRAND, correct))
+    return tuple(found)
 
 
-def _brandless(product: Product, classifier: Classifier) -> str:
+def _brandless(product: Product, text_columns: Sequence[Role]) -> str:
     read = {"product": product.name, "brand": "", "category": product.category, "sub_category": product.sub_category}
-    return " ".join(filter(None, (read[role] for role in classifier.text_columns)))
+    return " ".join(filter(None, (read[role] for role in text_columns)))
 
 
 def _by_brand(products: Sequence[Product], known: Known) -> list[tuple[str, NDArray[np.bool_]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shelfwise import __version__
+from shelfwise.blend import settled
 
 if TYPE_CHECKING:
     from shelfwise.pipelines.run import Prepared, TrainedRun
@@ -56,9 +57,20 @@ def render(run: TrainedRun, prepared: Prepared) -> str:
 `shelfwise evaluate` measures it on the held-out products, writes the figures here, and the report into `evaluation/`.
 `shelfwise predict` classifies new ones. The labels and their order are in `labels.json`.
 
-{use}""".rstrip()
+{_together(run)}{use}""".rstrip()
         + "\n"
     )
+
+
+def _together(run: TrainedRun) -> str:
+    """How the run's blend was made, and who answers; empty without one."""
+    if run.blend is None:
+        return ""
+    if settled(run.config.classifier, run.blend, run.folder) == "blend":
+        who = "`shelfwise predict` answers with the blend (`--classifier model`: with the language model alone)."
+    else:
+        who = "`shelfwise predict` answers with the language model alone (`--classifier blend`: with both)."
+    return f"## Language model and baseline together\n\n{run.blend.told} {who}\n\n"
 
 
 def _plain_use(run: TrainedRun) -> str:
@@ -74,4 +86,5 @@ def _plain_use(run: TrainedRun) -> str:
             'model = PeftModel.from_pretrained(base, "adapter")'
         )
     load += '\ntokenizer = AutoTokenizer.from_pretrained("tokenizer")'
-    return f"## In plain {where}\n\n" + _PLAIN_USE[config.objective].replace("{load}", load)
+    alone = "" if run.blend is None else "This is the language model alone, without the baseline.\n\n"
+    return f"## In plain {where}\n\n{alone}" + _PLAIN_USE[config.objective].replace("{load}", load)

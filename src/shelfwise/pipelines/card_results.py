@@ -7,6 +7,7 @@ from pathlib import Path
 
 from shelfwise import artifact
 from shelfwise.metrics import Interval
+from shelfwise.pipelines import report
 from shelfwise.pipelines.evaluation import REPORT_HTML, REPORT_JSON, Evaluation, Intervals, Standing
 from shelfwise.pipelines.pages import decimals, percent
 
@@ -52,6 +53,7 @@ def results(evaluation: Evaluation) -> str:
         f"## Results\n\nOn {facts.rows:,} held-out products of {_plain(facts.catalogue)}. Split: {facts.split}, seed "
         f"{facts.split_seed}{shared}. Intervals are 95%.",
         "\n".join(table),
+        *([report.about_blend(evaluation)] if evaluation.blend else []),
         _leakage(evaluation),
         f"All of it, with charts and examples: `{artifact.EVALUATION}/{REPORT_HTML}`; for machines: "
         f"`{artifact.EVALUATION}/{REPORT_JSON}`.",

@@ -1,5 +1,7 @@
 """The cascade: the baseline answers where its promise holds, and only the rest goes to the language model.
 
+Of a run that answers with a blend, the rest goes to the blend, which asks the model and weighs the baseline in.
+
 Both keep the thresholds that they have alone. Measured with SmolLM2-135M on BigBasket (random and grouped splits, by
 name and by brand and name): the accepted answers of the two together keep the promise of 0.95 in all four (0.955 to
 0.970), for the baseline's lie above it. Those that the language model adds do not always keep it by themselves (0.905
@@ -12,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from shelfwise import artifact
 from shelfwise import config as configs
-from shelfwise.classifier import Classifier
-from shelfwise.config import Precision, Role
+from shelfwise.blend import BlendScorer
+from shelfwise.classifier import Classifier, answering
+from shelfwise.config import Arithmetic, Role
 from shelfwise.data.catalogue import read_catalogue
 from shelfwise.data.split import Splits
 from shelfwise.errors import InputError
@@ -43,19 +45,24 @@ class Cascade:
             raise InputError("The classifiers of a cascade must know the same types and read the same columns.")
 
     @classmethod
-    def load(cls, run: Path, *, device: str = "auto", precision: Precision | Literal["auto"] = "auto") -> Cascade:
-        """A run's baseline and its language model.
+    def load(cls, run: Path, *, device: str = "auto", precision: Arithmetic = "auto") -> Cascade:
+        """A run's baseline, and its language model or the blend of both, whichever the run answers with.
 
         Raises:
             InputError: the run has only one of them.
             CorruptArtifactError: the run folder is damaged.
         """
         artifact.read_manifest(run, verify=False)
-        if configs.load(run / artifact.CONFIG).model == "baseline":
+        config = configs.load(run / artifact.CONFIG)
+        if config.model == "baseline":
             raise InputError(f"{run}: this run is a baseline, so there is no language model for the rest of a cascade.")
+        if answering(run, config) == "blend":  # which has the baseline in memory
+            blend = Classifier.load(run, which="blend", device=device, precision=precision)
+            assert isinstance(blend.scorer, BlendScorer)
+            return cls(blend.scorer.baseline, blend)
         first = Classifier.load(run, which="baseline")
         # The hashes of all files were just compared.
-        return cls(first, Classifier.load(run, device=device, precision=precision, verify=False))
+        return cls(first, Classifier.load(run, which="model", device=device, precision=precision, verify=False))
 
     @property
     def name(self) -> str:
@@ -163,7 +170,7 @@ def measure_run(
     catalogue: Path | None = None,
     *,
     device: str = "auto",
-    precision: Precision | Literal["auto"] = "auto",
+    precision: Arithmetic = "auto",
 ) -> CascadeReport:
     """Measure a run's cascade on the run's own test part.
 

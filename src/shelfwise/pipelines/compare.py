@@ -108,7 +108,7 @@ def _named(evaluated: Sequence[EvaluatedRun]) -> list[_Named]:
         named.append(_Named(names[each.title], each, each.baseline, standing, False, None))
     for each in evaluated:
         yardstick = None
-        if each.evaluation.subject.kind == "model" and known:
+        if each.evaluation.subject.kind != "baseline" and known:
             title = _alike(each.baseline, known) if each.baseline is not None else known[0][1]
             yardstick = names.get(title or "", title)
         named.append(_Named(each.title, each, each.subject, each.evaluation.subject, True, yardstick))

@@ -45,7 +45,7 @@ class Pair:
 class Worth:
     """Whether the best language model is worth it here, and where."""
 
-    run: str  # the best language model
+    run: str  # the best language model, alone or in a blend
     verdict: report.Verdict  # overall, by McNemar's test
     macro_f1: str  # what macro-F1 says of it, in a sentence
     where: str  # the categories and types that it gains or loses, in a sentence or two

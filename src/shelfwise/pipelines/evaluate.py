@@ -1,4 +1,4 @@
-"""Measure a run: its model, its baseline and the most frequent type, on the same rows.
+"""Measure a run: its model, its baseline, their blend and the most frequent type, on the same rows.
 
 Writes an evaluation folder: `report.html` for people, `report.json` for machines, the confusion matrix, the per-type
 table, and every prediction.
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from shelfwise import artifact, metrics
+from shelfwise.blend import BlendScorer
 from shelfwise.bootstrap import Resamples
-from shelfwise.classifier import Classifier
-from shelfwise.config import Precision
+from shelfwise.classifier import Classifier, answering, blend_of
+from shelfwise.config import Arithmetic
 from shelfwise.data.leakage import Leakage, find_leakage
 from shelfwise.data.split import repeated
 from shelfwise.errors import InputError
@@ -31,6 +31,7 @@ from shelfwise.pipelines import (
     robustness,
     trackers,
 )
+from shelfwise.pipelines.asking import Panel, Progress
 from shelfwise.pipelines.breakdown import Known
 from shelfwise.pipelines.evaluation import (
     REPORT_HTML,
@@ -45,7 +46,7 @@ from shelfwise.pipelines.evaluation import (
 )
 from shelfwise.pipelines.evaluation_task import Task, settle
 from shelfwise.pipelines.run import tell_leakage
-from shelfwise.pipelines.scoring import Answers, Progress, Rows, answer, majority, most_frequent, standing
+from shelfwise.pipelines.scoring import Answers, Rows, majority, most_frequent, standing
 
 
 def evaluate(
@@ -54,7 +55,7 @@ def evaluate(
     *,
     out: Path | None = None,
     device: str = "auto",
-    precision: Precision | Literal["auto"] = "auto",
+    precision: Arithmetic = "auto",
     date: str | None = None,
     perturb: bool = False,
     strict: bool = False,
@@ -101,9 +102,11 @@ def evaluate(
         folder=task.folder,
         facts=_facts(task, rows, date),
         standings=tuple(standing(each, rows, resamples, bands.get(each.kind, ())) for each in answers),
-        against_baseline=_against_baseline(answers, rows),
+        against_baseline=_paired(answers, rows, answers[-1].kind, "baseline"),
         robustness=tests,
         leakage=None if leakage is None else provenance.leakage_notes(leakage),
+        blend=blend_of(run) if "blend" in bands else None,
+        against_model=_paired(answers, rows, "blend", "model"),
     )
     details = insights.details(answers[1:], rows)
     with artifact.atomic_folder(task.folder) as staging:
@@ -145,35 +148,47 @@ def _ask(
     """All classifiers' answers, and how each fares on some of the rows and, with `perturb`, on perturbed names."""
     answers = [majority(rows)]
     bands: dict[Kind, tuple[Band, ...]] = {}
-    tests = []
-    for kind, classifier in _classifiers(task):
-        plain = answer(classifier, kind, rows, progress)
-        answers.append(plain)
-        bands[kind] = (
-            *breakdown.bands(plain, rows, known),
-            *breakdown.without_brand(classifier, plain, rows, progress),
-        )
+    tests: list[Robustness] = []
+    for panel in _panels(task):
+        given = panel.answer(rows, progress)
+        answers += given
+        for each, brandless in zip(given, breakdown.without_brand(panel, given, rows, progress), strict=True):
+            bands[each.kind] = (*breakdown.bands(each, rows, known), *([brandless] if brandless else []))
         if perturb:
-            tests.append(robustness.robustness(classifier, plain, rows, progress=progress))
+            tests += robustness.robustness(panel, given, rows, progress=progress)
     return answers, bands, tuple(tests)
 
 
-def _classifiers(task: Task) -> Iterator[tuple[Kind, Classifier]]:
-    """The baseline, if the run has one, and the model, unless the run is the baseline; each loaded when asked for."""
-    has_baseline = (task.run / artifact.BASELINE).is_dir()
+def _panels(task: Task) -> Iterator[Panel]:
+    """Who is asked, loaded when it is their turn: a blend and its parts together, else one after the other.
+
+    Who answers of the run comes last.
+    """
+    run = task.run
+    who = answering(run, task.config)
+    if who != "baseline" and blend_of(run) is not None:
+        blend = Classifier.load(run, which="blend", device=task.device, precision=task.precision)
+        assert isinstance(blend.scorer, BlendScorer)
+        asked: dict[Kind, Classifier] = {"baseline": blend.scorer.baseline, "model": blend.scorer.model, "blend": blend}
+        yield Panel(tuple(sorted(asked.items(), key=lambda item: item[0] == who)))
+        return
+    has_baseline = (run / artifact.BASELINE).is_dir()
     if has_baseline:
-        yield "baseline", Classifier.load(task.run, which="baseline")
-    if task.config.model != "baseline":
+        yield Panel((("baseline", Classifier.load(run, which="baseline")),))
+    if who != "baseline":
         # Hashing 13 GB of weights takes a while; loading the baseline has compared every file of the run.
-        yield (
-            "model",
-            Classifier.load(task.run, device=task.device, precision=task.precision, verify=not has_baseline),
+        model = Classifier.load(
+            run, which="model", device=task.device, precision=task.precision, verify=not has_baseline
         )
+        yield Panel((("model", model),))
 
 
-def _against_baseline(answers: Sequence[Answers], rows: Rows) -> metrics.Paired | None:
+def _paired(answers: Sequence[Answers], rows: Rows, first: Kind, second: Kind) -> metrics.Paired | None:
+    """McNemar's test between two of the classifiers; None where there are not both."""
     correct = {each.kind: each.correct(rows) for each in answers}
-    return metrics.mcnemar(correct["model"], correct["baseline"]) if {"model", "baseline"} <= set(correct) else None
+    if first == second or not {first, second} <= set(correct):
+        return None
+    return metrics.mcnemar(correct[first], correct[second])
 
 
 def _facts(task: Task, rows: Rows, date: str | None) -> Facts:

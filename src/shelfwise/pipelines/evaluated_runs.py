@@ -36,7 +36,7 @@ class EvaluatedRun:
     truth: NDArray[np.object_]  # (N,) type names
     categories: NDArray[np.object_] | None  # (N,) of the truth, None in places; None in older evaluations
     subject: Given
-    baseline: Given | None  # of the baseline beside a model
+    baseline: Given | None  # of the baseline beside a model or a blend
 
     @classmethod
     def load(cls, run: Path, title: str) -> EvaluatedRun:
@@ -51,7 +51,7 @@ class EvaluatedRun:
             artifact.read_manifest(run, verify=False)
             raise RunFolderError(f"{run}: has not been evaluated. Run first: shelfwise evaluate {run}")
         evaluation = Evaluation.load(folder)
-        has_baseline = evaluation.subject.kind == "model" and evaluation.standing("baseline") is not None
+        has_baseline = evaluation.subject.kind != "baseline" and evaluation.standing("baseline") is not None
         prefixes = ["", "baseline_"] if has_baseline else [""]
         wanted = [prefix + name for prefix in prefixes for name in ("predicted_type", "confidence")]
         columns = _columns(folder / PREDICTIONS, ["id", "true_type", *wanted], ["true_category"], run)

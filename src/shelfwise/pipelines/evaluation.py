@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from shelfwise.blend import Blend
 from shelfwise.bootstrap import Intervals as Intervals
 from shelfwise.data.perturb import Perturbation
-from shelfwise.errors import CorruptArtifactError
+from shelfwise.errors import CorruptArtifactError, InputError
 from shelfwise.hierarchy import HierarchyScores
 from shelfwise.metrics import Bin, Interval, Paired, Scores, accuracy_interval
 
@@ -22,7 +23,7 @@ PER_TYPE_CSV = "per_type.csv"
 PREDICTIONS = "predictions.parquet"
 MAX_BYTES = 64 << 20  # of report.json
 
-Kind = Literal["majority", "baseline", "model"]
+Kind = Literal["majority", "baseline", "model", "blend"]
 Part = Literal["test", "all labelled rows"]
 
 
@@ -187,14 +188,16 @@ class Evaluation:
 
     folder: Path  # where its files stand
     facts: Facts
-    standings: tuple[Standing, ...]  # majority, baseline if the run has one, model if the run is not the baseline
-    against_baseline: Paired | None  # the model first; None where there are not both
-    robustness: tuple[Robustness, ...] = ()  # of baseline and model, where asked for
+    standings: tuple[Standing, ...]  # majority, then whatever of baseline, model and blend the run has; `subject` last
+    against_baseline: Paired | None  # the subject first; None where there is no baseline beside it
+    robustness: tuple[Robustness, ...] = ()  # of all but the majority, where asked for
     leakage: tuple[LeakageNote, ...] | None = None  # None where the training rows are out of reach
+    blend: Blend | None = None  # how the run's blend was made; None where it has none
+    against_model: Paired | None = None  # the blend first, then the language model alone; None without a blend
 
     @property
     def subject(self) -> Standing:
-        """The classifier that the run is about: its model, or the baseline of a baseline run."""
+        """Who answers of the run: its model, or its blend; the baseline of a baseline run."""
         return self.standings[-1]
 
     def standing(self, kind: Kind) -> Standing | None:
@@ -210,6 +213,8 @@ class Evaluation:
             "against_baseline": None if self.against_baseline is None else asdict(self.against_baseline),
             "robustness": [asdict(each) for each in self.robustness],
             "leakage": None if self.leakage is None else [asdict(each) for each in self.leakage],
+            "blend": None if self.blend is None else asdict(self.blend),
+            "against_model": None if self.against_model is None else asdict(self.against_model),
         }
 
     @classmethod
@@ -232,7 +237,7 @@ class Evaluation:
             evaluation = TypeAdapter(cls).validate_python({**stored, "folder": folder})
             if len(evaluation.standings) < 2:
                 raise ValueError("no classifier in it")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
             reason = f"{error.error_count()} wrong fields" if isinstance(error, ValidationError) else str(error)
             raise CorruptArtifactError(
                 f"{path}: not a readable report ({reason}). Write it again with: shelfwise evaluate"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from shelfwise import __version__, artifact
 from shelfwise import config as configs
-from shelfwise.config import Precision, TrainConfig
+from shelfwise.config import Arithmetic, TrainConfig
 from shelfwise.data.catalogue import Catalogue, read_catalogue
 from shelfwise.data.split import Splits
 from shelfwise.errors import CorruptArtifactError, InputError, RunFolderError
@@ -29,7 +29,7 @@ class Task:
     part: Part
     folder: Path
     device: str
-    precision: Precision | Literal["auto"]
+    precision: Arithmetic
     command: str  # makes the run and this evaluation again
 
     def earlier(self) -> Evaluation | None:
@@ -56,7 +56,7 @@ def settle(
     catalogue: Path | None,
     out: Path | None,
     device: str,
-    precision: Precision | Literal["auto"],
+    precision: Arithmetic,
     switches: Mapping[str, bool],
 ) -> Task:
     """Find out what there is to do, before anything is loaded that takes long.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from shelfwise import __version__, artifact
 from shelfwise import config as configs
-from shelfwise.classifier import Classifier
+from shelfwise.classifier import Classifier, answering, blend_of
 from shelfwise.config import Precision, TrainConfig
 from shelfwise.data.catalogue import read_catalogue
 from shelfwise.data.split import Splits
@@ -38,6 +38,7 @@ class Exported:
     names_of: str  # where the names come from
     margin: float  # probabilities that differ by no more are a tie
     comparisons: tuple[Comparison, ...]
+    left_out: str = ""  # what the run answers with and weights can't hold, in words; empty where there is nothing
 
     def to_json(self) -> dict[str, object]:
         """What `parity.json` holds."""
@@ -48,6 +49,7 @@ class Exported:
             "names_of": self.names_of,
             "margin": self.margin,
             "comparisons": [asdict(comparison) for comparison in self.comparisons],
+            "left_out": self.left_out,
         }
 
 
@@ -60,7 +62,9 @@ def export(
     device: str = "auto",
     step: Callable[[str], None] = lambda _: None,
 ) -> Exported:
-    """Write a run's model as plain transformers load it, adapters merged, once it is proven to answer as the run does.
+    """Write a run's model as plain transformers load it, adapters merged, once it is proven to answer as it did.
+
+    That is the language model alone, also of a run that answers with a blend: weights can't hold the baseline.
 
     Args:
         run: a run folder with a language model.
@@ -84,7 +88,7 @@ def export(
     _require_exportable(run, out, config)
     texts, names_of = _texts(run, config, names)
     step("asking the run")
-    classifier = Classifier.load(run, device=device)
+    classifier = Classifier.load(run, which="model", device=device)
     labels = classifier.labels
     answers = {"run": classifier.probabilities(texts)}
     calibrated = classifier.calibration.probabilities
@@ -105,7 +109,8 @@ def export(
             engine.encoder.tokenizer.save_pretrained(staging)
         for name in COPIED:
             artifact.write_text(staging / name, (run / name).read_text(encoding="utf-8"))
-        artifact.write_text(staging / artifact.CARD, _card(config, labels))
+        left_out = _left_out(run, config)
+        artifact.write_text(staging / artifact.CARD, _card(config, labels, left_out))
         del model, engine
         step("reading it back and asking it")
         plain = merging.reload(staging, config.objective, device)
@@ -114,7 +119,7 @@ def export(
         alone = [calibrated(again.log_probs([text])) for text in texts[:ALONE]]
         margin = max(margin_of(precision), margin_of(found))
         comparisons = _compared(answers, alone, texts, labels, margin)
-        exported = Exported(out, found, len(texts), names_of, margin, comparisons)
+        exported = Exported(out, found, len(texts), names_of, margin, comparisons, left_out)
         _require_parity(exported)
         artifact.write_json(staging / PARITY, exported.to_json())
     return exported
@@ -125,6 +130,17 @@ def _require_exportable(run: Path, out: Path, config: TrainConfig) -> None:
         raise InputError(f"{run}: this run is a baseline and has no language model to export.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunFolderError(f"{out}: exists and is not empty. Delete it, or choose another --out.")
+
+
+def _left_out(run: Path, config: TrainConfig) -> str:
+    """What is said of a run that answers with a blend; empty of others."""
+    blend = blend_of(run)
+    if blend is None or answering(run, config) != "blend":
+        return ""
+    return (
+        "This is the language model alone. The run answers with a blend of it and its linear baseline, which weights "
+        f"can't hold: shelfwise predict and serve give that. {blend.told}"
+    )
 
 
 def _texts(run: Path, config: TrainConfig, names: Path | None) -> tuple[list[str], str]:
@@ -174,8 +190,9 @@ def _require_parity(exported: Exported) -> None:
             )
 
 
-def _card(config: TrainConfig, labels: Labels) -> str:
+def _card(config: TrainConfig, labels: Labels, left_out: str) -> str:
     """The lines that load the folder without Shelfwise."""
+    beside = f"\n{left_out}\n" if left_out else ""
     head = config.objective == "head"
     cls = "AutoModelForSequenceClassification" if head else "AutoModelForCausalLM"
     if head:
@@ -190,8 +207,8 @@ def _card(config: TrainConfig, labels: Labels) -> str:
 
 Exported from a run of `{config.model}`, method `{config.method}`, objective `{config.objective}`. `{PARITY}` shows how
 closely it answers like the run; `labels.json` holds the types in their order, `calibration.json` what turns the
-probabilities into confidences that keep a promise.
-
+probabilities into confidences that keep a promise (its entry "model").
+{beside}
 ```python
 from transformers import {cls}, AutoTokenizer
 model = {cls}.from_pretrained(".")

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from shelfwise import artifact, processes
-from shelfwise.calibration import Calibration
 from shelfwise.config import TrainConfig
 from shelfwise.errors import ConfigError, InputError, ModelNotFoundError
 from shelfwise.modeling import (
@@ -36,7 +35,16 @@ from shelfwise.modeling.job import Job, StopRequest, TrainProgress, Validation
 from shelfwise.modeling.packed.choice import goes_packed, packed_model
 from shelfwise.modeling.trainer import ShelfwiseTrainer
 from shelfwise.pipelines import shrinking
-from shelfwise.pipelines.run import Hooks, Prepared, TrainedRun, append_metrics, begin, calibrate, targets_of
+from shelfwise.pipelines.run import (
+    Calibrated,
+    Hooks,
+    Prepared,
+    TrainedRun,
+    append_metrics,
+    begin,
+    calibrate,
+    targets_of,
+)
 from shelfwise.pipelines.stopping import interrupted, stopping_on_signals
 from shelfwise.prompts import PromptFormat
 
@@ -46,11 +54,11 @@ if TYPE_CHECKING:
 
 def finetune(
     config: TrainConfig, prepared: Prepared, out: Path, *, resume: bool, device: str, hooks: Hooks
-) -> tuple[TrainedRun, Calibration]:
+) -> tuple[TrainedRun, Calibrated]:
     """Fine-tune a base model and save it into the run folder.
 
     Returns:
-        The run, and the model's calibration on the validation part.
+        The run, and what the model's calibration on the validation part came to.
     """
     quiet_libraries()
     place = distributed.device_of(device)

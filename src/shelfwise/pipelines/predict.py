@@ -13,15 +13,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 from shelfwise.classifier import Classifier
-from shelfwise.config import Columns, Precision
+from shelfwise.config import Arithmetic, Columns
 from shelfwise.errors import InputError
 from shelfwise.pipelines.predict_answers import Alone
 from shelfwise.pipelines.predict_folder import predict_each
 from shelfwise.pipelines.predict_inputs import expected_rows, find_inputs, is_several
-from shelfwise.pipelines.predict_job import Job, Progress, Settings, Which
+from shelfwise.pipelines.predict_job import Asked, Job, Progress, Settings
 from shelfwise.pipelines.predict_summary import PredictionSummary
 
 __all__ = ["PredictionSummary", "expected_rows", "predict"]
@@ -34,9 +33,9 @@ def predict(
     *,
     top_k: int = 3,
     columns: Columns | None = None,
-    which: Which = "model",
+    which: Asked = "auto",
     device: str = "auto",
-    precision: Precision | Literal["auto"] = "auto",
+    precision: Arithmetic = "auto",
     chunk_rows: int = 8192,
     force: bool = False,
     resume: bool = False,
@@ -54,7 +53,8 @@ def predict(
             or a pattern it may be a folder: then each file gets one of its own name in it.
         top_k: how many types the column `top_k` lists.
         columns: which column plays which role; those left open as `predict_plan.make_plan` says.
-        which: the run's model, the baseline that was fitted beside it, or both in a row (`pipelines.cascade`).
+        which: the run's model, the baseline that was fitted beside it, their blend, or both in a row
+            (`pipelines.cascade`); "auto": as the run itself decided.
         device: "auto", "cpu", "cuda", "cuda:1".
         precision: of the model's arithmetic.
         chunk_rows: rows that are read, scored and written together: what is held in memory, and what a kill can cost.

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from shelfwise import __version__, artifact
-from shelfwise.classifier import Classifier
-from shelfwise.config import Columns, Precision
+from shelfwise import config as configs
+from shelfwise.classifier import Classifier, answering, blend_of
+from shelfwise.config import Arithmetic, Columns
 from shelfwise.pipelines import predict_files, predict_parts
 from shelfwise.pipelines.predict_answers import Alone, Answerer, Memory
 from shelfwise.pipelines.predict_inputs import inputs_of
@@ -19,11 +20,11 @@ from shelfwise.pipelines.predict_plan import Plan, make_plan
 from shelfwise.pipelines.predict_rows import answer_cells, reject_cells, sort_out, tally_of
 from shelfwise.pipelines.predict_summary import PredictionSummary
 from shelfwise.pipelines.predict_tally import Tally
-from shelfwise.records import RawRow, Reject
+from shelfwise.records import RawRow, Reject, Which
 
 REMEMBERED_TEXTS = 200_000  # measured: with the top 3 of each, 135 MiB
 FIRST_PART_ROWS = 256
-Which = Literal["model", "baseline", "cascade"]
+Asked = Which | Literal["cascade"]
 Progress = Callable[[int], None]
 
 
@@ -31,9 +32,9 @@ Progress = Callable[[int], None]
 class Settings:
     """How a job is to be done; `predict.predict` says what each means."""
 
-    which: Which
+    which: Asked
     device: str
-    precision: Precision | Literal["auto"]
+    precision: Arithmetic
     top_k: int
     columns: Columns
     chunk_rows: int
@@ -81,7 +82,14 @@ class Job:
                 seconds = self._clock() - started
             rejects = plan.rejects if parts.tally.rejected else None
             return PredictionSummary.of(
-                out, rejects, parts.tally, model=model, renamed=plan.renamed, resumed=resumed, seconds=seconds
+                out,
+                rejects,
+                parts.tally,
+                model=model,
+                about=self.about(),
+                renamed=plan.renamed,
+                resumed=resumed,
+                seconds=seconds,
             )
 
     def call(self) -> dict[str, object]:
@@ -97,6 +105,14 @@ class Job:
             "columns": settings.columns.model_dump(),
             "shelfwise": __version__,
         }
+
+    def about(self) -> str:
+        """How who answers was made, in words; empty where there is nothing to say, or nobody knows the run."""
+        which = "auto" if self.settings.which == "cascade" else self.settings.which
+        if self._given or answering(self.run, configs.load(self.run / artifact.CONFIG), which) != "blend":
+            return ""
+        blend = blend_of(self.run)
+        return blend.told if blend else ""
 
     def _key(self, plan: Plan) -> dict[str, object]:
         """What an unfinished job must agree in to be resumed."""

@@ -28,6 +28,7 @@ class PredictionSummary:
     by_model: Mapping[str, int]  # rows that each classifier answered
     resumed: int = 0  # rows that an earlier call had done
     files: int = 1  # outputs written
+    about: str = ""  # how a blend was made, in words; empty where none answers
 
     @classmethod
     def of(
@@ -37,6 +38,7 @@ class PredictionSummary:
         tally: Tally,
         *,
         model: str,
+        about: str = "",
         renamed: Mapping[str, str],
         resumed: int,
         seconds: float,
@@ -56,6 +58,7 @@ class PredictionSummary:
             renamed=renamed,
             by_model=tally.by_model,
             resumed=resumed,
+            about=about,
         )
 
     @property
@@ -87,4 +90,5 @@ class PredictionSummary:
             "by_model": dict(self.by_model),
             "resumed": self.resumed,
             "files": self.files,
+            "about": self.about,
         }

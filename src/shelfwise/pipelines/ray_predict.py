@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from shelfwise import artifact
-from shelfwise.config import Columns, Precision
+from shelfwise.config import Arithmetic, Columns
 from shelfwise.data.compression import plain_name
 from shelfwise.errors import InputError, InterruptedRunError, MissingPackageError, ShelfwiseError, WorkError
 from shelfwise.pipelines.predict_inputs import find_inputs, inputs_of
-from shelfwise.pipelines.predict_job import Job, Progress, Settings, Which
+from shelfwise.pipelines.predict_job import Asked, Job, Progress, Settings
 from shelfwise.pipelines.predict_parts import parts_folder
 from shelfwise.pipelines.predict_summary import PredictionSummary
 from shelfwise.pipelines.predict_tally import Tally
@@ -54,8 +54,8 @@ def predict_on_ray(
     *,
     top_k: int = 3,
     columns: Columns | None = None,
-    which: Which = "model",
-    precision: Precision | Literal["auto"] = "auto",
+    which: Asked = "auto",
+    precision: Arithmetic = "auto",
     chunk_rows: int = 8192,
     force: bool = False,
     resume: bool = False,
@@ -112,6 +112,7 @@ def predict_on_ray(
         out if tally.rejected else None,
         tally,
         model=model,
+        about=job.about(),
         renamed=renamed,
         resumed=sum(done.rows for done in before.values()),
         seconds=clock() - started,

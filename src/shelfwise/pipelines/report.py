@@ -19,12 +19,13 @@ _COLORS: dict[Kind, str] = {
     "majority": "var(--c-majority)",
     "baseline": "var(--c-baseline)",
     "model": "var(--c-model)",
+    "blend": "var(--c-blend)",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the numbers say about the language model."""
+    """What the numbers say about the language model, or about what it and the baseline answer together."""
 
     tone: Literal["yes", "no", "open"]
     title: str
@@ -45,6 +46,7 @@ def render(evaluation: Evaluation, details: Details) -> str:
         details=details,
         headline=headline(evaluation),
         verdict=verdict(evaluation),
+        about_blend=about_blend(evaluation),
         lines=lines,
         subject=lines[-1],
         decisions=decisions,
@@ -73,7 +75,8 @@ def headline(evaluation: Evaluation) -> str:
 
 def _yardstick(evaluation: Evaluation) -> Standing:
     """What the subject stands beside: the baseline, or the majority when there is none or it is the subject."""
-    return evaluation.standings[-2]
+    baseline = evaluation.standing("baseline")
+    return evaluation.standings[0] if baseline is None or baseline is evaluation.subject else baseline
 
 
 def verdict(evaluation: Evaluation) -> Verdict:
@@ -91,7 +94,23 @@ def verdict(evaluation: Evaluation) -> Verdict:
             "Is the language model worth it here?",
             "This run was trained without its baseline, so there is nothing to hold its numbers against.",
         )
-    return compare_with_baseline(subject, baseline, evaluation.against_baseline)
+    name = "The blend of language model and baseline" if subject.kind == "blend" else "The language model"
+    return compare_with_baseline(subject, baseline, evaluation.against_baseline, name)
+
+
+def about_blend(evaluation: Evaluation) -> str:
+    """How the blend was made, whether the run answers with it, and what it gains here; empty without one."""
+    blend, model = evaluation.standing("blend"), evaluation.standing("model")
+    if evaluation.blend is None or evaluation.against_model is None or blend is None or model is None:
+        return ""
+    paired, n = evaluation.against_model, blend.scores.n
+    more, chance = paired.gains - paired.losses, pages.p_value(paired.p_value)
+    if more:
+        found = f"{abs(more):,} {'more' if more > 0 else 'fewer'} right than the language model alone ({chance})"
+    else:
+        found = "as many right as the language model alone"
+    who = "The run answers with the blend." if blend is evaluation.subject else "The run answers with the model alone."
+    return f"{evaluation.blend.told} {who} Of these {n:,} products the blend gets {found}."
 
 
 def compare_with_baseline(

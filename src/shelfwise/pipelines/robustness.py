@@ -1,4 +1,4 @@
-"""How much a classifier loses when names are written otherwise: the same products, their names perturbed."""
+"""How much classifiers lose when names are written otherwise: the same products, their names perturbed."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from shelfwise.classifier import Classifier
 from shelfwise.config import Role
 from shelfwise.data.perturb import KINDS, Perturbation, perturb
 from shelfwise.metrics import Interval, accuracy_interval
+from shelfwise.pipelines.asking import Panel, Progress
 from shelfwise.pipelines.evaluation import Drop, Robustness, TypeDrop
-from shelfwise.pipelines.scoring import Answers, Progress, Rows, answer
+from shelfwise.pipelines.scoring import Answers, Rows
 from shelfwise.records import Product
 
 TITLES: dict[Perturbation, str] = {  # for people
@@ -33,38 +33,36 @@ MIN_TYPE_ROWS = 20  # perturbed names of a type, all kinds together, below which
 
 
 def robustness(
-    classifier: Classifier, plain: Answers, rows: Rows, *, seed: int = SEED, progress: Progress | None = None
-) -> Robustness:
-    """Ask a classifier for the perturbed names of all rows, each kind where it applies.
+    panel: Panel, plain: Sequence[Answers], rows: Rows, *, seed: int = SEED, progress: Progress | None = None
+) -> tuple[Robustness, ...]:
+    """Ask for the perturbed names of all rows, each kind where it applies.
 
     Args:
-        classifier: the one that gave `plain`.
-        plain: its answers to the names as they are.
-        rows: what it answered.
+        panel: those who gave `plain`.
+        plain: their answers to the names as they are, in their order.
+        rows: what they answered.
         seed: of the perturbations.
-        progress: as of `scoring.answer`.
+        progress: as of `Panel.answer`.
     """
     positions, kinds, products = [], [], []
     for kind in KINDS:
         for i, product in enumerate(rows.products):
-            text = perturbed_text(product, kind, seed, classifier.text_columns)
+            text = perturbed_text(product, kind, seed, panel.text_columns)
             if text is not None:
                 positions.append(i)
                 kinds.append(kind)
                 products.append(replace(product, text=text))
     if not products:
-        return Robustness(plain.kind, plain.name, (), ())
+        return tuple(Robustness(given.kind, given.name, (), ()) for given in plain)
     at = np.array(positions)
     changed = Rows(tuple(products), rows.labels, rows.names, rows.targets[at], None)
-    asked = answer(replace(classifier, name=f"{classifier.name}, perturbed"), plain.kind, changed, progress)
-    before, after = plain.correct(rows)[at], asked.correct(changed)
     of_kind = np.array(kinds)
-    return Robustness(
-        kind=plain.kind,
-        name=plain.name,
-        drops=tuple(_drop(kind, before[mine], after[mine]) for kind in KINDS if (mine := of_kind == kind).any()),
-        worst_types=_worst_types(changed, before, after),
-    )
+    found = []
+    for given, asked in zip(plain, panel.answer(changed, progress, what="perturbed"), strict=True):
+        before, after = given.correct(rows)[at], asked.correct(changed)
+        drops = tuple(_drop(kind, before[mine], after[mine]) for kind in KINDS if (mine := of_kind == kind).any())
+        found.append(Robustness(given.kind, given.name, drops, _worst_types(changed, before, after)))
+    return tuple(found)
 
 
 def perturbed_text(product: Product, kind: Perturbation, seed: int, text_columns: Sequence[Role]) -> str | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from shelfwise import artifact
 from shelfwise import config as configs
+from shelfwise.blend import Blend
 from shelfwise.calibration import Calibration
 from shelfwise.classifier import Scorer
 from shelfwise.config import TrainConfig
@@ -55,6 +56,7 @@ class TrainedRun:
     peak_bytes: int | None  # of GPU memory; None on a CPU
     train_rows: int = 0  # products trained on
     baseline_seconds: float | None = None  # of fitting and calibrating the baseline; None without one
+    blend: Blend | None = None  # of the two; None where there are not both, or no validation part
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +135,39 @@ def targets_of(products: Sequence[Product], labels: Labels) -> list[int]:
     return [labels.index(product.label or "", product.source) for product in products]
 
 
-def calibrate(scorer: Scorer, prepared: Prepared) -> Calibration:
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """A scorer's calibration, and its calibrated answers to the validation part, which a blend is fitted on."""
+
+    calibration: Calibration
+    log_probs: NDArray[np.float32] | None  # (N, C) natural logarithms; None where there is no validation part
+
+
+def calibrate(scorer: Scorer, prepared: Prepared) -> Calibrated:
     """Fit a scorer's temperature and thresholds on the validation part; neutral when there is none."""
     import numpy as np
 
     if not prepared.validation:
-        return Calibration()
+        return Calibrated(Calibration(), None)
     log_probs = scorer.log_probs([product.text for product in prepared.validation])
     targets = np.asarray(targets_of(prepared.validation, prepared.labels))
-    return Calibration.fit(
+    calibration = Calibration.fit(
         log_probs, targets, labels=prepared.labels, clusters=held_out_together(prepared.validation, prepared.splits)
     )
+    return Calibrated(calibration, calibration.log_probs(log_probs))
+
+
+def blended(model: Calibrated, baseline: Calibrated, prepared: Prepared) -> tuple[Blend, Calibration] | None:
+    """Weigh a language model and its baseline on the validation part; None when there is none."""
+    import numpy as np
+
+    from shelfwise import blend
+
+    if model.log_probs is None or baseline.log_probs is None:
+        return None
+    targets = np.asarray(targets_of(prepared.validation, prepared.labels))
+    clusters = held_out_together(prepared.validation, prepared.splits)
+    return blend.fit(model.log_probs, baseline.log_probs, targets, prepared.labels, clusters)
 
 
 def held_out_together(products: Sequence[Product], splits: Splits) -> NDArray[np.int64] | None:

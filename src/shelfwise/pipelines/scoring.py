@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 from shelfwise import metrics
 from shelfwise.bootstrap import Intervals, Resamples, intervals_of
 from shelfwise.calibration import Calibration
-from shelfwise.classifier import Classifier
 from shelfwise.hierarchy import Overlaps, overlaps, scores_of_overlaps
 from shelfwise.labels import Labels
 from shelfwise.pipelines.evaluation import (
@@ -27,13 +25,9 @@ from shelfwise.pipelines.evaluation import (
     Verdict,
 )
 from shelfwise.records import LEVELS, Product
-from shelfwise.thresholds import Decided
 
 TOP_K = 5  # answers kept of each row
-CHUNK = 1024  # texts scored together; bounds the (texts, labels) table in memory, and the wait for a sign of progress
 MAJORITY = "most frequent type"
-
-Progress = Callable[[str, int, int], None]  # classifier's name, texts done, texts in all
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,60 +81,6 @@ class Answers:
     def correct(self, rows: Rows) -> NDArray[np.bool_]:
         """(N,) whether the predictions are right."""
         return np.equal(self.predictions, rows.targets)
-
-
-def answer(
-    classifier: Classifier,
-    kind: Kind,
-    rows: Rows,
-    progress: Progress | None = None,
-    clock: Callable[[], float] = time.perf_counter,
-) -> Answers:
-    """Ask a classifier for all rows.
-
-    Each different text is scored once, in the order of its length, so that a language model's batches hold texts of
-    like length whatever the order of the rows.
-    """
-    texts = sorted({product.text for product in rows.products}, key=lambda text: (len(text), text))
-    of_text: dict[str, list[int]] = {}
-    for position, product in enumerate(rows.products):
-        of_text.setdefault(product.text, []).append(position)
-    order: list[int] = []
-    parts, decided, raw = [], [], []
-    started = clock()
-    for start in range(0, len(texts), CHUNK):
-        chunk = texts[start : start + CHUNK]
-        uncalibrated = classifier.log_probs(chunk)
-        log_probs = classifier.calibration.log_probs(uncalibrated)
-        positions = [(i, position) for i, text in enumerate(chunk) for position in of_text[text]]
-        order.extend(position for _, position in positions)
-        here = rows.targets[[position for _, position in positions]]
-        of_row = [i for i, _ in positions]
-        parts.append(metrics.rank(log_probs[of_row], here, TOP_K))
-        raw.append(np.exp(uncalibrated[of_row, parts[-1].answers[:, 0]]))
-        found = classifier.calibration.decide(np.exp(log_probs), classifier.shelves)
-        decided.append(Decided(found.level[of_row], found.node[of_row]))
-        if progress is not None:
-            progress(classifier.name, start + len(chunk), len(texts))
-    seconds = clock() - started
-    back = np.argsort(np.asarray(order))
-    ranked = metrics.Ranked(
-        np.concatenate([part.answers for part in parts])[back],
-        np.concatenate([part.probabilities for part in parts])[back],
-        np.concatenate([part.of_truth for part in parts])[back],
-    )
-    depth = Decided.joined(decided)
-    sure_right = classifier.shelves.right(depth, rows.targets[order])
-    return Answers(
-        kind=kind,
-        name=classifier.name,
-        ranked=ranked,
-        calibration=classifier.calibration,
-        seconds=seconds,
-        level=depth.level[back],
-        sure_right=sure_right[back],
-        raw_confidence=np.concatenate(raw)[back],
-    )
 
 
 def majority(rows: Rows) -> Answers:

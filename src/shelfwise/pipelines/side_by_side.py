@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 from shelfwise import artifact
-from shelfwise.config import Precision
+from shelfwise.config import Arithmetic
 from shelfwise.errors import InputError
 from shelfwise.pipelines import breakdown, side_by_side_table
+from shelfwise.pipelines.asking import Progress
 from shelfwise.pipelines.evaluate import evaluate
 from shelfwise.pipelines.evaluation import Evaluation, Standing
-from shelfwise.pipelines.scoring import Progress
 from shelfwise.pipelines.side_by_side_table import Line
 
 
@@ -27,7 +26,7 @@ def evaluate_all(
     out: Path | None = None,
     table: Path | None = None,
     device: str = "auto",
-    precision: Precision | Literal["auto"] = "auto",
+    precision: Arithmetic = "auto",
     date: str | None = None,
     perturb: bool = False,
     strict: bool = False,
@@ -96,7 +95,7 @@ def _named(progress: Progress | None, run: str) -> Progress | None:
 
 
 def lines(evaluations: Sequence[Evaluation]) -> list[Line]:
-    """Every classifier of every run, the baseline of a run before its model; the majority is left out."""
+    """Every classifier of every run, the one that the run answers with last; the majority is left out."""
     names = [found.facts.run for found in evaluations]
     titles = names if len(set(names)) == len(names) else [str(found.folder.parent) for found in evaluations]
     return [

@@ -57,11 +57,11 @@ def log(run: Path, names: Iterable[str], found: Evaluation, *, step: int, note: 
 
 
 def headline(found: Evaluation) -> dict[str, float]:
-    """Numbers by their names in a tracker: ``test/...`` of the run's subject, ``test_baseline/...`` of its baseline."""
-    baseline = found.standing("baseline")
+    """Numbers by their names in a tracker: ``test/...`` of who answers of the run, ``test_baseline/...`` of others."""
     values = _numbers("test", found.subject)
-    if baseline is not None and baseline is not found.subject:
-        values |= _numbers("test_baseline", baseline)
+    for standing in found.standings[:-1]:
+        if standing.kind != "majority":
+            values |= _numbers(f"test_{standing.kind}", standing)
     return values
 
 

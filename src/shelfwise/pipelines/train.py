@@ -1,4 +1,4 @@
-"""From a configuration to a finished run folder: read, split, train, calibrate, save."""
+"""From a configuration to a finished run folder: read, split, train, calibrate, blend, save."""
 
 from __future__ import annotations
 
@@ -7,14 +7,26 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Literal
 
 from shelfwise import __version__, artifact, processes
 from shelfwise import config as configs
+from shelfwise.blend import settled
 from shelfwise.calibration import Calibration
 from shelfwise.config import TrainConfig
 from shelfwise.errors import InputError, RunFolderError, StorageError
 from shelfwise.pipelines import card, trackers
-from shelfwise.pipelines.run import Hooks, Prepared, TrainedRun, begin, calibrate, prepare, targets_of
+from shelfwise.pipelines.run import (
+    Calibrated,
+    Hooks,
+    Prepared,
+    TrainedRun,
+    begin,
+    blended,
+    calibrate,
+    prepare,
+    targets_of,
+)
 from shelfwise.pipelines.stopping import stopped_at_once
 
 
@@ -89,27 +101,48 @@ def _train(config: TrainConfig, prepared: Prepared, out: Path, resume: bool, dev
         f"{len(prepared.labels)} inventory types"
     )
     _note_rejects(prepared, hooks)
+    if config.classifier == "blend" and not prepared.validation:
+        raise InputError(
+            "classifier: blend is fitted on validation products, and this split has none. Use a larger "
+            "split.validation_size, or classifier: model."
+        )
     if config.model == "baseline":
         if not resume and processes.is_first():
             begin(out, config, prepared)
         run = TrainedRun(out, config, 0, 0.0, None, None, len(prepared.train))
-        model_calibration = None
+        model = None
     else:
         from shelfwise.pipelines.finetune import finetune
 
-        run, model_calibration = finetune(config, prepared, out, resume=resume, device=device, hooks=hooks)
+        run, model = finetune(config, prepared, out, resume=resume, device=device, hooks=hooks)
     if not processes.is_first():
         return run
-    calibrations = {"model": model_calibration} if model_calibration else {}
-    if run.config.baseline or run.config.model == "baseline":
-        hooks.note("fitting the linear baseline on the same products")
-        began = time.perf_counter()
-        calibrations["baseline"] = _fit_baseline(prepared, out)
-        run = replace(run, baseline_seconds=time.perf_counter() - began)
+    run, calibrations = _beside(run, model, prepared, hooks)
     artifact.write_json(out / artifact.CALIBRATION, Calibration.to_json_all(calibrations))
     artifact.write_text(out / artifact.CARD, card.render(run, prepared))
     artifact.write_manifest(out, facts(run))
     return run
+
+
+def _beside(
+    run: TrainedRun, model: Calibrated | None, prepared: Prepared, hooks: Hooks
+) -> tuple[TrainedRun, dict[str, Calibration]]:
+    """Fit the baseline beside a language model and weigh the two, or fit it alone; all calibrations there are."""
+    calibrations = {"model": model.calibration} if model else {}
+    if not run.config.baseline and run.config.model != "baseline":
+        return run, calibrations
+    hooks.note("fitting the linear baseline on the same products")
+    began = time.perf_counter()
+    baseline = _fit_baseline(prepared, run.folder)
+    calibrations["baseline"] = baseline.calibration
+    run = replace(run, baseline_seconds=time.perf_counter() - began)
+    both = blended(model, baseline, prepared) if model else None
+    if both is not None:
+        blend, calibrations["blend"] = both
+        artifact.write_json(run.folder / artifact.BLEND, blend.to_json())
+        hooks.note(blend.told)
+        run = replace(run, blend=blend)
+    return run, calibrations
 
 
 def facts(run: TrainedRun) -> dict[str, object]:
@@ -128,7 +161,14 @@ def facts(run: TrainedRun) -> dict[str, object]:
         "baseline_seconds": None if run.baseline_seconds is None else round(run.baseline_seconds, 2),
         "peak_gib": None if run.peak_bytes is None else round(run.peak_bytes / 2**30, 2),
         "validation": run.best_metric,
+        "classifier": answering(run),
+        "blend_weight": None if run.blend is None else round(run.blend.weight, 4),
     }
+
+
+def answering(run: TrainedRun) -> Literal["model", "blend", "baseline"]:
+    """Who of a run answers where nobody else is asked for."""
+    return "baseline" if run.config.model == "baseline" else settled(run.config.classifier, run.blend, run.folder)
 
 
 def _settle(config: TrainConfig | None, out: Path, resume: bool) -> TrainConfig:
@@ -173,7 +213,7 @@ def _note_rejects(prepared: Prepared, hooks: Hooks) -> None:
         )
 
 
-def _fit_baseline(prepared: Prepared, out: Path) -> Calibration:
+def _fit_baseline(prepared: Prepared, out: Path) -> Calibrated:
     from shelfwise.baseline import Baseline
 
     texts = [product.text for product in prepared.train]

@@ -14,11 +14,11 @@ NAMED = 4  # types or categories named in a sentence
 
 
 def worth(contestants: Sequence[Contestant], pairs: Sequence[Pair]) -> Worth | None:
-    """The verdict on the language model that gets most right, against the baseline of its own rows and columns.
+    """The verdict on the run that gets most right, against the baseline of its own rows and columns.
 
-    None without a language model that has a baseline.
+    None without a language model, alone or in a blend, that has a baseline.
     """
-    models = [each for each in contestants if each.standing.kind == "model" and each.yardstick is not None]
+    models = [each for each in contestants if each.standing.kind in ("model", "blend") and each.yardstick is not None]
     if not models:
         return None
     best = max(models, key=lambda each: each.standing.scores.accuracy)

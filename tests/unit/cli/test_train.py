@@ -68,6 +68,7 @@ def value_of(config: TrainConfig | None, key: str) -> object:
     [
         ("--model smollm2-135m", "model", "smollm2-135m"),
         ("--method full", "method", "full"),
+        ("--classifier blend", "classifier", "blend"),
         ("--objective completion", "objective", "completion"),
         ("--text-columns product", "text_columns", ("product",)),
         ("--type kind", "columns.type", "kind"),

@@ -16,6 +16,7 @@ from shelfwise.calibration import Calibration
 from shelfwise.classifier import Classifier
 from shelfwise.data.catalogue import read_catalogue
 from shelfwise.pipelines import insights, scoring
+from shelfwise.pipelines.asking import answer
 from shelfwise.pipelines.evaluate import evaluate
 from shelfwise.pipelines.predict import predict
 from shelfwise.records import LEVELS
@@ -70,7 +71,7 @@ def test_the_sure_path_that_predict_writes_is_right_where_evaluate_counts_it_as_
     products = read_catalogue(run.parent / "catalogue.csv").labelled
     classifier = Classifier.load(run)
     rows = scoring.Rows.of(products, classifier.labels, None)
-    measured = scoring.answer(classifier, "baseline", rows)
+    measured = answer(classifier, "baseline", rows)
     predict(run, run.parent / "catalogue.csv", tmp_path / "answers.csv")
     with (tmp_path / "answers.csv").open(newline="", encoding="utf-8-sig") as stream:
         told = list(csv.DictReader(stream))
@@ -93,8 +94,8 @@ def test_the_error_before_calibration_is_that_of_the_scorers_own_probabilities(r
     products = read_catalogue(run.parent / "catalogue.csv").labelled
     classifier = Classifier.load(run)
     rows = scoring.Rows.of(products, classifier.labels, None)
-    measured = scoring.answer(classifier, "baseline", rows)
-    plain = scoring.answer(replace(classifier, calibration=Calibration()), "baseline", rows)
+    measured = answer(classifier, "baseline", rows)
+    plain = answer(replace(classifier, calibration=Calibration()), "baseline", rows)
     assert measured.raw_confidence is not None
     np.testing.assert_allclose(measured.raw_confidence, plain.confidence, atol=1e-6)
     assert not np.allclose(measured.confidence, plain.confidence, atol=0.01)

@@ -15,9 +15,10 @@ from shelfwise.data.split import Parts
 from shelfwise.labels import Labels
 from shelfwise.metrics import Ranked, accuracy_interval
 from shelfwise.pipelines import breakdown
+from shelfwise.pipelines.asking import Panel
 from shelfwise.pipelines.breakdown import Known, bands, without_brand
 from shelfwise.pipelines.evaluation import Band
-from shelfwise.pipelines.scoring import Answers, Rows, answer
+from shelfwise.pipelines.scoring import Answers, Rows
 from shelfwise.records import LEVELS, Product
 
 LABELS = Labels(("Rice", "Soap", "Tea"))
@@ -158,10 +159,12 @@ def test_leaving_the_brand_out_asks_only_for_texts_that_had_one() -> None:
             product(3, "Basmati", "Rice"),
         ]
     )
-    plain = answer(classifier, "model", rows)
+    panel = Panel((("model", classifier),))
+    (plain,) = panel.answer(rows)
     assert plain.correct(rows).all()
     scorer.asked.clear()
-    (band,) = without_brand(classifier, plain, rows)
+    (band,) = without_brand(panel, [plain], rows)
+    assert band is not None
     assert sorted(scorer.asked) == ["Lux Gold", "Neem", "Rose"]
     assert (band.group, band.title, band.n, band.accuracy) == ("brand", breakdown.WITHOUT_BRAND, 4, 0.5)
 
@@ -172,7 +175,8 @@ def test_where_no_text_holds_a_brand_nothing_is_asked_again(columns: tuple[Role,
     text = f"{brand} Neem".strip() if "brand" in columns else "Neem"
     rows = rows_of([replace(product(0, "Neem", "Soap", brand), text=text)])
     classifier = Classifier("m", LABELS, scorer, Calibration(), columns)
-    plain = answer(classifier, "model", rows)
+    panel = Panel((("model", classifier),))
+    plain = panel.answer(rows)
     scorer.asked.clear()
-    assert without_brand(classifier, plain, rows) == ()
+    assert without_brand(panel, plain, rows) == (None,)
     assert scorer.asked == []

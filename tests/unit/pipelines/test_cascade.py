@@ -12,6 +12,7 @@ import pytest
 
 from shelfwise import artifact, cli
 from shelfwise import config as configs
+from shelfwise.blend import BlendScorer
 from shelfwise.calibration import Calibration
 from shelfwise.classifier import Classifier
 from shelfwise.config import Columns
@@ -22,6 +23,7 @@ from shelfwise.labels import Labels
 from shelfwise.pipelines.cascade import Cascade, measure, measure_run
 from shelfwise.pipelines.predict_job import Job, Settings
 from shelfwise.records import Product
+from support import evaluations
 from support.predictions import LABELS, FakeScorer
 from support.runs import train_small, write_base_model, write_catalogue
 
@@ -127,8 +129,25 @@ def test_a_trained_run_keeps_its_promise_on_test_as_a_cascade(catalogue: Path, t
     call = ["predict", str(run), str(catalogue), "--out", str(out), "--cascade", "--device", "cpu"]
     assert cli.run(call) == 0
     said = {line.rpartition(",")[2] for line in out.read_text(encoding="utf-8").splitlines()[1:]}
-    assert said <= {"baseline", "llama full head"}
+    assert said <= {"baseline", "llama full head", "llama full head + baseline"}
     assert cli.run([*call, "--force", "--baseline"]) == 2
+
+
+def test_of_a_run_that_answers_with_a_blend_the_blend_gets_the_rest_and_the_baseline_is_held_once(
+    tmp_path: Path,
+) -> None:
+    source = evaluations.write_catalogue(tmp_path / "products.csv")
+    both = evaluations.lay_out(tmp_path / "both", source, model="tiny-llama", blend=evaluations.weighed())
+    alone = evaluations.lay_out(
+        tmp_path / "alone", source, model="tiny-llama", blend=evaluations.weighed(), classifier="model"
+    )
+    with evaluations.answering():
+        found = Cascade.load(both)
+        assert found.name == "baseline then tiny-llama lora head + baseline"
+        assert isinstance(found.then.scorer, BlendScorer)
+        assert found.then.scorer.baseline is found.first
+        assert Cascade.load(alone).name == "baseline then tiny-llama lora head"
+        assert measure_run(both).rows == 44
 
 
 def test_a_baseline_has_no_model_for_the_rest(catalogue: Path, tmp_path: Path, capsys: Any) -> None:

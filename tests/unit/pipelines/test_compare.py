@@ -15,7 +15,7 @@ from shelfwise.metrics import mcnemar
 from shelfwise.pipelines.compare import Prices, compare
 from shelfwise.pipelines.evaluate import evaluate
 from shelfwise.pipelines.robustness import drop_interval
-from support.evaluations import answering, lay_out, rows, write_catalogue
+from support.evaluations import answering, lay_out, rows, weighed, write_catalogue
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +120,25 @@ def test_runs_without_a_baseline_among_them_have_no_verdict(runs: Path, tmp_path
     found = compare(alone)
     assert found.worth is None
     assert [(pair.first, pair.second) for pair in found.pairs] == [("tiny-llama", "tiny-falcon")]
+
+
+def test_a_run_is_compared_by_its_blend_where_that_is_what_it_answers_with(runs: Path, tmp_path: Path) -> None:
+    run = lay_out(tmp_path / "both", runs / "products.csv", model="tiny-llama", blend=weighed())
+    with answering():
+        evaluate(run)
+    found = compare([run, runs / "tiny-llama"], out=tmp_path / "c.html")
+    assert [each.title for each in found.contestants] == ["baseline", "both", "tiny-llama"]
+    assert [each.standing.kind for each in found.contestants] == ["baseline", "blend", "model"]
+    pair = found.pair("both", "baseline")
+    assert pair is not None
+    assert pair.paired == mcnemar(correct(run), correct(run, "baseline_correct"))
+    alone = found.pair("both", "tiny-llama")
+    assert alone is not None
+    assert alone.paired == mcnemar(correct(run), correct(run, "model_correct"))
+    assert alone.paired.gains > alone.paired.losses
+    assert found.worth is not None
+    assert found.worth.run == "both"
+    assert "tiny-llama lora head + baseline" in (tmp_path / "c.html").read_text(encoding="utf-8")
 
 
 def test_prices_make_costs(runs: Path) -> None:

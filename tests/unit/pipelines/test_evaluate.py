@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import csv
 import errno
+import html
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -17,7 +20,7 @@ from shelfwise.metrics import mcnemar
 from shelfwise.pipelines import report
 from shelfwise.pipelines.evaluate import evaluate
 from shelfwise.pipelines.evaluation import Evaluation
-from support.evaluations import answering, lay_out, rows, write_catalogue
+from support.evaluations import answering, lay_out, rows, weighed, write_catalogue
 
 FILES = ["confusion.csv", "confusion.png", "per_type.csv", "predictions.parquet", "report.html", "report.json"]
 
@@ -143,6 +146,7 @@ def test_a_report_of_an_earlier_version_is_read_without_what_it_lacks(
     model_run: tuple[Path, Evaluation], tmp_path: Path
 ) -> None:
     stored = json.loads((model_run[1].folder / "report.json").read_text())
+    del stored["blend"], stored["against_model"]
     del stored["leakage"], stored["facts"]["hardware"], stored["facts"]["command"], stored["facts"]["train_rows"]
     for standing in stored["standings"]:
         del standing["intervals"], standing["bands"]
@@ -204,6 +208,76 @@ def test_a_run_of_the_baseline_alone_stands_beside_the_majority(baseline_run: Pa
     assert found.subject.scores.accuracy > 0.9 > found.standings[0].scores.accuracy
     assert found.against_baseline is None
     assert "baseline_correct" not in table(found.folder / "predictions.parquet")
+
+
+@pytest.fixture(scope="module")
+def blended(catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Evaluation]:
+    run = lay_out(tmp_path_factory.mktemp("runs") / "both", catalogue, model="tiny-llama", blend=weighed())
+    with answering():
+        return run, evaluate(run, perturb=True)
+
+
+def test_a_blend_stands_beside_model_and_baseline_and_is_what_the_run_is_about(
+    blended: tuple[Path, Evaluation], model_run: tuple[Path, Evaluation]
+) -> None:
+    run, found = blended
+    assert [standing.kind for standing in found.standings] == ["majority", "baseline", "model", "blend"]
+    assert found.subject.name == "tiny-llama lora head + baseline"
+    assert found.blend == weighed()
+    for kind in ("baseline", "model"):  # their numbers are those of a run without a blend
+        there, here = model_run[1].standing(kind), found.standing(kind)
+        assert there is not None
+        assert here is not None
+        assert replace(here, seconds=None) == replace(there, seconds=None)
+    answers = table(found.folder / "predictions.parquet")
+    right = {prefix: np.array(answers[f"{prefix}correct"]) for prefix in ("", "model_", "baseline_")}
+    assert found.against_baseline == mcnemar(right[""], right["baseline_"])
+    assert found.against_model == mcnemar(right[""], right["model_"])
+    assert found.subject.scores.accuracy == pytest.approx(right[""].mean()) != pytest.approx(right["model_"].mean())
+    assert [each.kind for each in found.robustness] == ["baseline", "model", "blend"]
+    assert Evaluation.load(run / "evaluation") == found
+
+
+def test_the_report_the_card_and_the_output_say_how_the_blend_was_made(
+    blended: tuple[Path, Evaluation], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, found = blended
+    with answering():
+        assert shelfwise(["evaluate", str(run), "--reuse", "--perturb"]) == 0
+    card = (run / "README.md").read_text(encoding="utf-8")
+    page = html.unescape((found.folder / "report.html").read_text(encoding="utf-8"))
+    assert found.against_model is not None
+    more = found.against_model.gains - found.against_model.losses
+    assert more > 0
+    for text in (card, page, capsys.readouterr().out):
+        text = " ".join(text.split())
+        assert "The blend weighs the language model 0.50 and the baseline 0.50. On the 20 validation products" in text
+        assert "gets 90.0% right, the language model alone 80.0% and the baseline alone 85.0%." in text
+        assert f"The run answers with the blend. Of these 44 products the blend gets {more} more right" in text
+    assert "<h1>Gets" in page
+    assert "the simple baseline" in page.partition("</h1>")[0]  # and not the model, which stands before the last
+
+
+@pytest.mark.parametrize(("classifier", "gained"), [("model", 0.9), ("auto", 0.7)])
+def test_a_run_that_answers_with_the_model_alone_has_it_last_and_the_blend_beside_it(
+    classifier: Literal["auto", "model"], gained: float, catalogue: Path, tmp_path: Path
+) -> None:
+    run = lay_out(tmp_path / "run", catalogue, model="tiny-llama", blend=weighed(blend=gained), classifier=classifier)
+    with answering():
+        found = evaluate(run)
+    assert [standing.kind for standing in found.standings] == ["majority", "baseline", "blend", "model"]
+    assert "blend_predicted_type" in table(found.folder / "predictions.parquet")
+    assert "The run answers with the model alone." in report.about_blend(found)
+    assert found.against_baseline is not None
+    assert found.against_model is not None
+
+
+def test_a_blend_that_is_none_makes_a_report_unreadable(blended: tuple[Path, Evaluation], tmp_path: Path) -> None:
+    stored = json.loads((blended[1].folder / "report.json").read_text())
+    stored["blend"]["weight"] = 2
+    (tmp_path / "report.json").write_text(json.dumps(stored))
+    with pytest.raises(CorruptArtifactError, match=r"not a readable report .*between 0 and 1"):
+        Evaluation.load(tmp_path)
 
 
 def test_a_run_without_a_baseline_is_measured_too(catalogue: Path, tmp_path: Path) -> None:

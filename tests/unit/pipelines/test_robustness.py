@@ -17,9 +17,10 @@ from shelfwise.classifier import Classifier
 from shelfwise.cli import run as shelfwise
 from shelfwise.data.perturb import KINDS
 from shelfwise.labels import Labels
+from shelfwise.pipelines.asking import Panel
 from shelfwise.pipelines.evaluation import Evaluation
 from shelfwise.pipelines.robustness import TITLES, drop_interval, perturbed_text, robustness
-from shelfwise.pipelines.scoring import Rows, answer
+from shelfwise.pipelines.scoring import Rows
 from shelfwise.records import Product
 from support import evaluations
 
@@ -47,7 +48,8 @@ def ask(n: int) -> tuple[Classifier, Rows]:
 
 def test_the_loss_of_each_kind_is_that_of_a_classifier_whose_weakness_is_known() -> None:
     classifier, rows = ask(30)
-    found = robustness(classifier, answer(classifier, "model", rows), rows)
+    panel = Panel((("model", classifier),))
+    (found,) = robustness(panel, panel.answer(rows), rows)
     drops = {drop.perturbation: drop for drop in found.drops}
     assert (drops["case"].n, drops["case"].before) == (60, 1.0)
     assert drops["case"].after == 0.5  # no tea is told by its capitals, every rice is

@@ -14,7 +14,7 @@ from support.evaluations import FirstHit, rows, write_catalogue
 def test_a_run_is_calibrated_with_its_taxonomy(tmp_path: Path) -> None:
     prepared = prepare(TrainConfig(catalogue=write_catalogue(tmp_path / "products.csv"), model="baseline"))
     prepared = replace(prepared, validation=prepared.train)
-    fitted = calibrate(FirstHit(prepared.labels), prepared)
+    fitted = calibrate(FirstHit(prepared.labels), prepared).calibration
     # It takes ready rice for rice: not sure of type and sub-category, always right about the category.
     assert (fitted.threshold, fitted.sub_category_threshold) == (NEVER, NEVER)
     assert fitted.category_threshold < NEVER

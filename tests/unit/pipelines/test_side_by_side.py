@@ -8,7 +8,7 @@ import pytest
 
 from shelfwise.cli import run as shelfwise
 from shelfwise.errors import InputError, RunFolderError
-from shelfwise.pipelines import evaluate as pipeline
+from shelfwise.pipelines.asking import Panel
 from shelfwise.pipelines.evaluation import Evaluation
 from shelfwise.pipelines.side_by_side import evaluate_all, lines
 from shelfwise.pipelines.side_by_side_table import COLUMNS, Line, write
@@ -137,13 +137,13 @@ def test_an_evaluation_that_is_up_to_date_is_not_made_again_when_that_is_asked_f
 ) -> None:
     runs = [lay_out(tmp_path / name, catalogue) for name in ("x", "y")]
     asked: list[str] = []
-    real = pipeline.answer
+    real = Panel.answer
 
     def answer(*arguments: object, **named: object) -> object:
         asked.append("asked")
         return real(*arguments, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pipeline, "answer", answer)
+    monkeypatch.setattr(Panel, "answer", answer)
     first = evaluate_all(runs[:1], date="2025-11-24")
     both = evaluate_all(runs, reuse=True)
     assert both[0] == first[0]

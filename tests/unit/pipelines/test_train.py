@@ -60,7 +60,7 @@ def test_evaluating_hashes_each_file_of_a_run_once(
 
     monkeypatch.setattr(storage, "sha256", sha256)
     found = evaluate(run, out=tmp_path / "evaluation", device="cpu")
-    assert [standing.kind for standing in found.standings] == ["majority", "baseline", "model"]
+    assert [standing.kind for standing in found.standings] == ["majority", "baseline", "model", "blend"]
     assert run / artifact.MODEL / "model.safetensors" in hashed
     assert len(hashed) == len(set(hashed))
 
