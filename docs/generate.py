@@ -218,8 +218,9 @@ def _with_test(lines: Sequence[list[str]], source: Result) -> list[list[str]]:
 
 def training_speed_table() -> str:
     """How fast both 7B models are fine-tuned, beside transformers and PEFT."""
-    sources = results("training_speed_llama", "training_speed_falcon")
-    headings = "model, setting, rows a step, tokens/s, products/s, peak GiB, times the reference"
+    names = ("training_speed_llama", "training_speed_falcon", "training_speed_llama_h200", "training_speed_falcon_h200")
+    sources = results(*names)
+    headings = "model, GPU, setting, rows a step, tokens/s, products/s, peak GiB, times the reference"
     lines = []
     for source in sources:
         reference = next(row for row in source.rows if "as the reference" in str(row.get("peer", "")))
@@ -227,6 +228,7 @@ def training_speed_table() -> str:
             lines.append(
                 [
                     str(row["model"]),
+                    gpu(source),
                     str(row["setting"]),
                     number(row, "batch", "d"),
                     number(row, "tokens_per_s", ","),
@@ -235,7 +237,33 @@ def training_speed_table() -> str:
                     f"{row['tokens_per_s'] / reference['tokens_per_s']:.1f}",
                 ]
             )
-    return with_sources(table(headings.split(", "), lines, left=2), sources)
+    return with_sources(table(headings.split(", "), lines, left=3), sources)
+
+
+def gpu(source: Result) -> str:
+    """Which GPU a result comes from, in short: "H100"."""
+    return next((word for word in source.hardware.replace(",", "").split() if word[1:].isdigit()), source.hardware)
+
+
+def inference_speed_table() -> str:
+    """How fast both 7B models answer, beside transformers."""
+    sources = results("inference_speed_llama", "inference_speed_falcon")
+    headings = "model, GPU, how, precision, products/s, while scoring, share of the bf16 bound, peak GiB"
+    lines = [
+        [
+            str(row["model"]),
+            gpu(source),
+            str(row["method"]),
+            str(row["precision"]),
+            number(row, "products_per_s", ",.0f" if row["products_per_s"] >= 100 else ".1f"),
+            number(row, "scoring_products_per_s", ","),
+            number(row, "share_of_bf16_bound", ".2f"),
+            number(row, "peak_gib", ".1f"),
+        ]
+        for source in sources
+        for row in source.rows
+    ]
+    return with_sources(table(headings.split(", "), lines, left=4), sources)
 
 
 def demo_table() -> str:
@@ -257,6 +285,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "smollm2-bigbasket": smollm2_table,
     "three-splits": three_splits_table,
     "training-speed": training_speed_table,
+    "inference-speed": inference_speed_table,
     "true-size": true_size_table,
 }
 

@@ -17,8 +17,8 @@ from shelfwise.errors import ConfigError, did_you_mean
 Role = Literal["product", "brand", "category", "sub_category"]
 SplitStrategy = Literal["grouped", "random", "brand"]
 Precision = Literal["bf16", "fp16", "fp32"]
-# Of answers: fp8 and int8 round the weights and inputs of a finished run's products.
-Arithmetic = Literal["auto", "bf16", "fp16", "fp32", "fp8", "int8"]
+# Of answers: fp8 rounds the weights and inputs of a finished run's products.
+Arithmetic = Literal["auto", "bf16", "fp16", "fp32", "fp8"]
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 
 

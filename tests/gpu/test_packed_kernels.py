@@ -122,6 +122,6 @@ def test_answers_of_a_model(architecture: str, fp8: bool) -> None:
     few = inference.log_probs(names[-30:])
     alone = torch.cat([inference.log_probs([name]) for name in names[-100:]])
     assert len(inference.recorded) > 1
-    margin = 0.15 if fp8 else 0.03
+    margin = 0.25 if fp8 else 0.03  # fp8: 3 bits of mantissa, at random weights
     for found, given in ((together[-100:], wanted), (few, wanted[-30:]), (alone, wanted)):
         assert float((found - given).abs().max()) < margin

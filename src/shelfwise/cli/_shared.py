@@ -39,7 +39,6 @@ class Arithmetic(str, enum.Enum):
     fp16 = "fp16"
     fp32 = "fp32"
     fp8 = "fp8"
-    int8 = "int8"
 
 
 class Who(str, enum.Enum):

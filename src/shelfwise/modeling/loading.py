@@ -65,7 +65,7 @@ def load_engine(
         raise ConfigError(
             "--precision fp8: needs a GPU with fp8 (compute capability 8.9 or more). Use --precision auto."
         )
-    base: Arithmetic = "bf16" if precision in ("fp8", "int8") else precision
+    base: Arithmetic = "bf16" if fp8 else precision
     model, settled = load_base(config, labels, parts, device=device, precision=base)
     if config.method != "full":
         model = adapters.load(model, parts.adapter)
