@@ -54,6 +54,7 @@ class Classifier:
         which: Which = "auto",
         device: str = "auto",
         precision: Arithmetic = "auto",
+        plain: bool = False,
         verify: bool = True,
     ) -> Classifier:
         """Load who answers of a run folder: its model, the baseline that was fitted beside it, or both as a blend.
@@ -65,6 +66,7 @@ class Classifier:
             which: who is to answer; "auto" is what the run itself decided (`answering`).
             device: "auto", "cpu", "cuda", "cuda:1".
             precision: of a language model's arithmetic; "auto" is the one that it was trained in.
+            plain: a language model as transformers and PEFT compute it; what faster ways are held against.
             verify: compare every file's hash with the manifest; False where this was just done.
 
         Raises:
@@ -98,7 +100,7 @@ class Classifier:
 
         def model() -> Classifier:
             base = Path(config.model).name if Path(config.model).is_absolute() else config.model
-            scorer = _engine(run, config, labels, device, precision)
+            scorer = _engine(run, config, labels, device, precision, plain)
             return made("model", f"{base} {config.method} {config.objective}", scorer)
 
         if who != "blend":
@@ -190,7 +192,7 @@ def blend_of(run: Path) -> Blend | None:
     return Blend.load(path) if path.is_file() else None
 
 
-def _engine(run: Path, config: TrainConfig, labels: Labels, device: str, precision: Arithmetic) -> Scorer:
+def _engine(run: Path, config: TrainConfig, labels: Labels, device: str, precision: Arithmetic, plain: bool) -> Scorer:
     """A run's language model, ready to score."""
     from shelfwise.modeling.loading import Parts, load_engine
     from shelfwise.prompts import PromptFormat
@@ -202,4 +204,5 @@ def _engine(run: Path, config: TrainConfig, labels: Labels, device: str, precisi
         Parts(run / artifact.MODEL, run / artifact.ADAPTER, run / artifact.TOKENIZER),
         device=device,
         precision=precision,
+        plain=plain,
     )

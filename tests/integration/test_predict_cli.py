@@ -122,7 +122,7 @@ def test_an_excel_file_goes_in_and_out(run: Path, tmp_path: Path, capsys: pytest
         ({"out": "old.csv"}, "overwrite with --force"),
         ({"options": ["--product", "produkt"]}, "there is no column 'produkt' (--product). Did you mean 'product'?"),
         ({"options": ["--top-k", "0"]}, "--top-k"),
-        ({"options": ["--precision", "int8"]}, "--precision"),
+        ({"options": ["--precision", "int4"]}, "--precision"),
     ],
 )
 def test_a_wrong_call_is_one_message_with_status_2_and_writes_nothing(

@@ -88,7 +88,7 @@ def export(
     _require_exportable(run, out, config)
     texts, names_of = _texts(run, config, names)
     step("asking the run")
-    classifier = Classifier.load(run, which="model", device=device)
+    classifier = Classifier.load(run, which="model", device=device, plain=True)
     labels = classifier.labels
     answers = {"run": classifier.probabilities(texts)}
     calibrated = classifier.calibration.probabilities

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from shelfwise.config import LoraSettings
-from shelfwise.errors import CorruptArtifactError
+from shelfwise.config import LoraSettings, parse
+from shelfwise.errors import ConfigError, CorruptArtifactError
 from shelfwise.modeling import adapters
+from shelfwise.modeling.loading import Parts, load_engine
 from shelfwise.modeling.packed.inference import Inference
 from shelfwise.modeling.packed.linear import Fp8
+from shelfwise.prompts import PromptFormat
+from support.catalogue import LABELS
 
 NAMES = ["Oil", "Aloe face gel with rose and a very long name of many words", "Basmati long grain", "word " * 50]
 
@@ -93,6 +97,13 @@ def test_a_merged_weight_that_is_no_number_is_refused(make_engine):
     broken.data[0, 0] = float("nan")
     with pytest.raises(CorruptArtifactError, match="no numbers"):
         adapters.merge(engine.model, torch.float32)
+
+
+def test_fp8_is_refused_where_there_is_none():
+    config = parse({"catalogue": "c.csv", "model": "tiny-llama"}, "test")
+    nowhere = Parts(Path("model"), Path("adapter"), Path("tokenizer"))
+    with pytest.raises(ConfigError, match="fp8: needs a GPU"):
+        load_engine(config, LABELS, PromptFormat(), nowhere, device="cpu", precision="fp8")
 
 
 def test_a_causal_model_without_a_head_is_left_to_transformers(make_engine):
