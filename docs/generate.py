@@ -247,7 +247,7 @@ def gpu(source: Result) -> str:
 
 def inference_speed_table() -> str:
     """How fast both 7B models answer, beside transformers."""
-    sources = results("inference_speed_llama", "inference_speed_falcon")
+    sources = results("inference_speed_h100", "inference_speed_llama", "inference_speed_falcon")
     headings = "model, GPU, how, precision, products/s, while scoring, share of the bf16 bound, peak GiB"
     lines = [
         [
@@ -259,6 +259,28 @@ def inference_speed_table() -> str:
             number(row, "scoring_products_per_s", ","),
             number(row, "share_of_bf16_bound", ".2f"),
             number(row, "peak_gib", ".1f"),
+        ]
+        for source in sources
+        for row in source.rows
+    ]
+    return with_sources(table(headings.split(", "), lines, left=4), sources)
+
+
+def serve_latency_table() -> str:
+    """One name at a time, and 500 names a second, through the service."""
+    sources = results("serve_latency", "serve_latency_fp8")
+    headings = "model, GPU, precision, load, requests/s, p50 ms, p99 ms, of it the model, names a batch"
+    lines = [
+        [
+            str(row["model"]),
+            gpu(source),
+            "bf16" if row["precision"] == "auto" else str(row["precision"]),
+            str(row["load"]),
+            number(row, "requests_per_s", ".0f"),
+            number(row, "p50_ms", ".1f"),
+            number(row, "p99_ms", ".1f"),
+            number(row, "model_mean_ms", ".1f"),
+            number(row, "products_a_batch", ".1f"),
         ]
         for source in sources
         for row in source.rows
@@ -286,6 +308,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "three-splits": three_splits_table,
     "training-speed": training_speed_table,
     "inference-speed": inference_speed_table,
+    "serve-latency": serve_latency_table,
     "true-size": true_size_table,
 }
 
