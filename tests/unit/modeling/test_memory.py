@@ -78,7 +78,7 @@ def measured():
     """Rows of benchmarks/results that hold a peak: those of the padded path, and those that name theirs.
 
     `true_size_full.json` was measured before adapters were mended (docs/lab-notes.md): of it only full training counts.
-    The padded run of `training_speed_*.json` is too short to have met the longest row. The files of an H200 hold what the
+    The padded run of `training_speed_*.json` is too short to have met the longest row. Files of an H200 hold what the
     run itself had estimated, and no path (`test_estimates_made_by_the_runs_themselves`).
     """
     for path in sorted(set(RESULTS.glob("*.json")) - set(RESULTS.glob("*_h200.json"))):
