@@ -97,6 +97,24 @@ class PatientProtocol(HttpToolsProtocol):
         length = next((value for name, value in self.headers if name == b"content-length"), b"")
         return path if length.isdigit() and int(length[:10]) <= SHED_BODY_BYTES else None
 
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; the clock stops while a request is under way."""
+        super().data_received(data)
+        if self._in_headers:
+            self._header_bytes += len(data)
+            if self._header_bytes > HEADERS_BYTES:
+                self._end()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop()
+        elif self._timer is None:
+            self._restart()
+
+    def on_response_complete(self) -> None:
+        """A request is done: what comes next is on the clock again."""
+        super().on_response_complete()
+        if self.cycle is not None and self.cycle.response_complete:
+            self._restart()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is left to wait for."""
         self._stop()
