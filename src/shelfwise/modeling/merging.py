@@ -1,8 +1,4 @@
-"""A run's model as one plain model: adapters merged into the base, quantised layers dequantised first.
-
-The sum of base and adapter is made in fp32 and cast once, at the end. Merging into 4-bit weights would round every sum
-to one of 16 values; merging in bf16 would lose updates under 1e-2 of a weight.
-"""
+"""A run's model as one plain model: adapters merged into the base, quantised layers dequantised first."""
 
 from __future__ import annotations
 
@@ -45,9 +41,8 @@ def merged(config: TrainConfig, labels: Labels, parts: Parts, device: str, dtype
     if config.method != "full":
         if config.method == "qlora":
             model = _dequantised(model)
-        model = adapters.load(model.float(), parts.adapter)
-        model = model.merge_and_unload(safe_merge=True)  # which refuses weights that are no numbers
-        model = model.to(DTYPES[dtype or precision])
+        wanted = DTYPES[dtype or precision]
+        model = adapters.merge(adapters.load(model, parts.adapter), wanted).to(wanted)
     elif dtype is not None:
         model = model.to(DTYPES[dtype])
     model.config.id2label = dict(enumerate(labels.names))

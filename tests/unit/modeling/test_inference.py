@@ -12,12 +12,15 @@ import torch
 
 from shelfwise.config import LoraSettings, parse
 from shelfwise.errors import ConfigError, CorruptArtifactError
-from shelfwise.modeling import adapters
+from shelfwise.modeling import adapters, backbone
+from shelfwise.modeling.backbone import LoadSettings
+from shelfwise.modeling.engine import Engine
 from shelfwise.modeling.loading import Parts, load_engine
 from shelfwise.modeling.packed.inference import Inference
-from shelfwise.modeling.packed.linear import Fp8
+from shelfwise.modeling.packed.linear import Fp8, Frozen
 from shelfwise.prompts import PromptFormat
 from support.catalogue import LABELS
+from support.runs import write_base_model
 
 NAMES = ["Oil", "Aloe face gel with rose and a very long name of many words", "Basmati long grain", "word " * 50]
 
@@ -81,6 +84,20 @@ def test_merged_adapters_answer_as_apart(architecture, make_engine):
     merged = adapters.merge(engine.model, torch.float32)
     assert not any("lora" in name for name, _ in merged.named_parameters())
     np.testing.assert_allclose(replace(engine, model=merged).log_probs(NAMES), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "falcon"])
+def test_adapters_of_a_quantised_base_are_merged_into_what_it_stands_for(architecture, encoders, tmp_path):
+    encoder, path = encoders[architecture], write_base_model(architecture, tmp_path / "base")
+    settings = LoadSettings("head", "qlora", len(LABELS), torch.device("cpu"), "fp32", trainable=False)
+    torch.manual_seed(0)
+    base = backbone.load(path, settings, encoder.tokenizer.pad_token_id)
+    engine = adapted(Engine.of(base, encoder, "head", LABELS, settings.device, "fp32"))
+    wanted = engine.log_probs(NAMES)
+    inference = Inference.of(adapters.merge(engine.model, torch.float32), dtype=torch.float32)
+    assert inference is not None
+    assert isinstance(inference.packed.calm[0].out.base, Frozen)
+    np.testing.assert_allclose(replace(engine, inference=inference).log_probs(NAMES), wanted, atol=1e-3)
 
 
 def test_adapters_may_also_stay_apart(make_engine):

@@ -23,15 +23,15 @@ def test_a_wait_ends_with_the_reason_that_is_given_and_the_task_goes_on():
 
 
 def test_an_interruption_that_comes_late_is_none():
-    async def main() -> None:
+    async def main() -> str:
         with Interruption() as waiting:
             waiting.finish()
             waiting.interrupt(errors.client_gone())
             await asyncio.sleep(0)
         waiting.interrupt(errors.client_gone())
-        await asyncio.sleep(0)
+        return await asyncio.sleep(0, "goes on")
 
-    asyncio.run(main())
+    assert asyncio.run(main()) == "goes on"
 
 
 def test_whoever_cancels_the_task_itself_still_cancels_it():
