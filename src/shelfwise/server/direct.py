@@ -62,7 +62,7 @@ class Direct:
 def _timeout_ms(scope: Scope) -> int | None:
     """What the client asks for; None where FastAPI has to say what is wrong with it."""
     said = header(scope, b"x-timeout-ms")
-    if not said:
+    if said is None:
         return answering.MOST_TIMEOUT_MS
     if not (said.isascii() and said.isdecimal() and len(said) < 10):
         return None

@@ -39,7 +39,8 @@ VLLM_BODIES = [
     b'{"input": 3}',
     b"[]",
 ]
-HEADERS = [{}, {"X-Timeout-Ms": "2000"}, {"X-Timeout-Ms": "0"}, {"X-Timeout-Ms": "1e3"}, {"X-Timeout-Ms": "9" * 30}]
+TIMEOUTS = ["2000", "0", "1e3", "9" * 30, "", "+5", "-1", "1_0", "true"]
+HEADERS = [{}, *({"X-Timeout-Ms": said} for said in TIMEOUTS)]
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,11 @@ def test_both_ways_give_the_same_answer(client, monkeypatch, path, body, headers
     short = client.post(path, content=body, headers=sent)
     monkeypatch.setattr(direct, "_FORMS", {})
     assert told(short) == told(client.post(path, content=body, headers=sent))
+
+
+def test_an_empty_timeout_is_refused(client):
+    answer = client.post("/v1/classify", json={"products": "Rice"}, headers={"X-Timeout-Ms": ""})
+    assert answer.status_code == 422
 
 
 def test_what_is_as_it_should_be_does_not_come_to_fastapi(client, monkeypatch):
