@@ -87,6 +87,11 @@ class _Named:
     is_run: bool
     yardstick: str | None  # title of the baseline
 
+    @property
+    def priced(self) -> str:
+        """What a price is given under."""
+        return self.of.name if self.is_run else self.title
+
 
 def _named(evaluated: Sequence[EvaluatedRun]) -> list[_Named]:
     """Every different baseline once, then the runs, each with the baseline that was fitted on its own rows and columns.
@@ -99,7 +104,7 @@ def _named(evaluated: Sequence[EvaluatedRun]) -> list[_Named]:
         if each.baseline is not None and _alike(each.baseline, known) is None:
             known.append((each.baseline, each.title))
             apart.append(each)
-    names = {each.title: BASELINE if len(apart) == 1 else f"{BASELINE} of {each.title}" for each in apart}
+    names = {each.title: BASELINE if len(apart) == 1 else f"{BASELINE} of {each.name}" for each in apart}
     named = []
     for each in apart:
         standing = each.evaluation.standing("baseline")
@@ -122,7 +127,7 @@ def _alike(given: Given, known: Sequence[tuple[Given, str]]) -> str | None:
 
 def _entries(evaluated: Sequence[EvaluatedRun], prices: Prices) -> list[_Entry]:
     named = _named(evaluated)
-    prices.require_known([*(each.title for each in named), BASELINE])
+    prices.require_known([*(each.priced for each in named), BASELINE])
     resamples = Resamples.draw(len(evaluated[0].ids))
     return [_entry(each, prices, resamples) for each in named]
 
@@ -140,7 +145,7 @@ def _entry(named: _Named, prices: Prices, resamples: Resamples) -> _Entry:
         folder=of.folder,
         curve=curve,
         is_run=named.is_run,
-        cost=prices.cost(named.title, standing),
+        cost=prices.cost(named.priced, standing),
         yardstick=named.yardstick,
     )
     position: dict[str, int] = {}

@@ -29,7 +29,7 @@ class Given:
 class EvaluatedRun:
     """One run's evaluation, with its answers in the order of the rows' ids."""
 
-    title: str
+    name: str  # the folder's, as a caller names the run
     folder: Path
     evaluation: Evaluation
     ids: NDArray[np.int64]  # (N,) ascending
@@ -39,7 +39,7 @@ class EvaluatedRun:
     baseline: Given | None  # of the baseline beside a model or a blend
 
     @classmethod
-    def load(cls, run: Path, title: str) -> EvaluatedRun:
+    def load(cls, run: Path, name: str) -> EvaluatedRun:
         """Read a run folder's evaluation, or an evaluation folder.
 
         Raises:
@@ -68,7 +68,12 @@ class EvaluatedRun:
         ]
         categories = columns["true_category"][order] if "true_category" in columns else None
         beside = given[1] if has_baseline else None
-        return cls(title, folder, evaluation, ids[order], columns["true_type"][order], categories, given[0], beside)
+        return cls(name, folder, evaluation, ids[order], columns["true_type"][order], categories, given[0], beside)
+
+    @property
+    def title(self) -> str:
+        """The name as readers see it: where a blend answers, it is not the language model alone that is compared."""
+        return f"{self.name} + {BASELINE}" if self.evaluation.subject.kind == "blend" else self.name
 
     def correct(self, given: Given) -> NDArray[np.bool_]:
         """(N,) whether these answers are right."""

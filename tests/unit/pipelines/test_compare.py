@@ -126,18 +126,20 @@ def test_a_run_is_compared_by_its_blend_where_that_is_what_it_answers_with(runs:
     run = lay_out(tmp_path / "both", runs / "products.csv", model="tiny-llama", blend=weighed())
     with answering():
         evaluate(run)
-    found = compare([run, runs / "tiny-llama"], out=tmp_path / "c.html")
-    assert [each.title for each in found.contestants] == ["baseline", "both", "tiny-llama"]
+    found = compare([run, runs / "tiny-llama"], out=tmp_path / "c.html", prices=Prices.parse(["both=7"]))
+    assert [each.title for each in found.contestants] == ["baseline", "both + baseline", "tiny-llama"]
     assert [each.standing.kind for each in found.contestants] == ["baseline", "blend", "model"]
-    pair = found.pair("both", "baseline")
+    pair = found.pair("both + baseline", "baseline")
     assert pair is not None
     assert pair.paired == mcnemar(correct(run), correct(run, "baseline_correct"))
-    alone = found.pair("both", "tiny-llama")
+    alone = found.pair("both + baseline", "tiny-llama")
     assert alone is not None
     assert alone.paired == mcnemar(correct(run), correct(run, "model_correct"))
     assert alone.paired.gains > alone.paired.losses
     assert found.worth is not None
-    assert found.worth.run == "both"
+    assert found.worth.run == "both + baseline"
+    assert found.contestants[1].cost is not None
+    assert found.contestants[1].cost.price_per_hour == 7  # under the folder's name
     assert "tiny-llama lora head + baseline" in (tmp_path / "c.html").read_text(encoding="utf-8")
 
 
