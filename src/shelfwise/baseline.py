@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from shelfwise import artifact
+from shelfwise.baseline_words import Words
 from shelfwise.errors import CorruptArtifactError, InputError
 
 FORMAT = 1
@@ -31,7 +33,8 @@ VOCABULARY = "vocabulary.json"
 WEIGHTS = "weights.safetensors"
 ANALYZERS: tuple[tuple[str, tuple[int, int]], ...] = (("word", (1, 2)), ("char_wb", (2, 5)))
 SMALLEST = 5e-4  # absolute coefficient below which a weight is dropped; see the measurement above
-CHUNK = 4096  # rows a sparse product; bounds its memory
+CHUNK = 4096  # texts at once: each call of the sparse products costs as much as some tens of texts
+IN_CACHE = 512  # of their rows at once, where one array is worked on over and over
 MAX_LABELS = 1_000_000
 MAX_BYTES = 4 << 30  # of one file
 
@@ -40,11 +43,17 @@ MAX_BYTES = 4 << 30  # of one file
 class Baseline:
     """A fitted baseline; a `classifier.Scorer`. F features, K labels that training had, C labels in all."""
 
+    exact: ClassVar[bool] = True  # a text's answer depends on the text alone, to the last bit
     n_labels: int  # C
     seen: NDArray[np.int64]  # (K,) positions of the labels that training had, ascending
     vectorizers: tuple[TfidfVectorizer, ...]  # one an analyzer; their columns side by side are the F features
     weights: sparse.csr_matrix  # (F, K) float32, of values that float16 holds exactly
     intercept: NDArray[np.float32]  # (K,)
+    _words: Words = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        word, char = self.vectorizers
+        object.__setattr__(self, "_words", Words(word, char, self.weights))
 
     @classmethod
     def fit(
@@ -102,14 +111,15 @@ class Baseline:
         """
         result = np.empty((len(texts), self.n_labels), np.float32)
         for start in range(0, len(texts), CHUNK):
-            rows = slice(start, start + CHUNK)
-            chunk = list(texts[rows])
-            features = sparse.hstack([vectorizer.transform(chunk) for vectorizer in self.vectorizers], format="csr")
-            margins = (features @ self.weights).toarray() + self.intercept
-            result[rows] = _compress(margins.min(axis=1, keepdims=True) - 1)
-            result[rows, self.seen] = _compress(margins)
-        result -= result.max(axis=1, keepdims=True, initial=-np.inf)
-        result -= np.log(np.exp(result).sum(axis=1, keepdims=True))
+            margins = self._words.margins(texts[start : start + CHUNK])
+            for first in range(0, len(margins), IN_CACHE):
+                here = margins[first : first + IN_CACHE]
+                here += self.intercept
+                rows = result[start + first : start + first + len(here)]
+                rows[:] = _compress(here.min(axis=1, keepdims=True) - 1)
+                rows[:, self.seen] = _compress(here)
+                rows -= rows.max(axis=1, keepdims=True)
+                rows -= np.log(np.exp(rows).sum(axis=1, keepdims=True))
         return result
 
     def save(self, folder: Path) -> None:

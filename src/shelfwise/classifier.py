@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from shelfwise.calibration import Calibration
     from shelfwise.config import Arithmetic, Role, TrainConfig
     from shelfwise.thresholds import Shelves
+
+
+IN_CACHE = 512  # rows of probabilities at once, which are gone over several times
 
 
 class Scorer(Protocol):
@@ -134,29 +137,36 @@ class Classifier:
         Returns:
             N predictions in the same order; ties go to the label that comes first.
         """
+        log_probs = self.log_probs(texts)
+        return [
+            prediction
+            for start in range(0, len(texts), IN_CACHE)
+            for prediction in self._told(log_probs[start : start + IN_CACHE], max(1, top_k))
+        ]
+
+    def _told(self, log_probs: NDArray[np.float32], top_k: int) -> Iterator[Prediction]:
+        """Predictions from (N, C) uncalibrated natural logarithms."""
         import numpy as np
 
-        probabilities = self.probabilities(texts)
-        order = np.argsort(-probabilities, axis=1, kind="stable")[:, : max(1, top_k)]
+        from shelfwise import metrics
+
+        probabilities = self.calibration.probabilities(log_probs)
+        order = metrics.top(probabilities, top_k)
+        shares = np.take_along_axis(probabilities, order, axis=1)
         decided = self.calibration.decide(probabilities, self.shelves)
-        predictions = []
-        for row, best, level, node in zip(
-            probabilities, order, decided.level.tolist(), decided.node.tolist(), strict=True
+        names, shelves = self.labels.names, self.shelves
+        for best, of_best, level, node in zip(
+            order.tolist(), shares.tolist(), decided.level.tolist(), decided.node.tolist(), strict=True
         ):
-            ranked = tuple((self.labels[i], float(row[i])) for i in best.tolist())
-            label, confidence = ranked[0]
-            predictions.append(
-                Prediction(
-                    label=label,
-                    confidence=confidence,
-                    decision="accept" if LEVELS[level] == "type" else "review",
-                    level=LEVELS[level],
-                    top_k=ranked,
-                    path=self.labels.taxonomy.path(label),
-                    sure_path=self.shelves.path(level, node),
-                )
+            yield Prediction(
+                label=names[best[0]],
+                confidence=of_best[0],
+                decision="accept" if LEVELS[level] == "type" else "review",
+                level=LEVELS[level],
+                top_k=tuple(zip([names[i] for i in best], of_best, strict=True)),
+                path=shelves.paths[best[0]],
+                sure_path=shelves.path(level, node),
             )
-        return predictions
 
 
 def answering(run: Path, config: TrainConfig, which: Which = "auto") -> Literal["model", "blend", "baseline"]:

@@ -16,6 +16,7 @@ from shelfwise.errors import InputError
 
 Z_95 = 1.959963984540054  # two-sided 95% point of the standard normal
 TOP = 3  # answers within which top-3 accuracy looks
+_FEW = 16  # columns up to which looking for each apart is quicker than sorting all; measured with 426 of them
 ECE_BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks"
 # The smallest normal float32 has this logarithm (nats): a probability that underflowed to 0 costs this much, not
 # infinity, so that one row can't hide all others in a mean.
@@ -155,11 +156,30 @@ def rank(log_probs: NDArray[np.floating], targets: NDArray[np.integer], keep: in
     true = _targets(targets)
     if log_probs.ndim != 2 or len(log_probs) != len(true):
         raise InputError(f"{len(true)} targets, but log-probabilities of shape {log_probs.shape}.")
-    answers = np.argsort(-log_probs, axis=1, kind="stable")[:, :keep]
+    answers = top(log_probs, keep)
     of_truth = np.full(len(true), -np.inf, np.float32)
     known = np.flatnonzero(true < log_probs.shape[1])
     of_truth[known] = np.maximum(log_probs[known, true[known]], LOG_FLOOR)
     return Ranked(answers, np.exp(np.take_along_axis(log_probs, answers, axis=1)).astype(np.float32), of_truth)
+
+
+def top(scores: NDArray[np.floating], keep: int) -> NDArray[np.int64]:
+    """(N, keep) columns of each row's highest of (N, C) scores, highest first; of equal ones the first comes first.
+
+    Args:
+        scores: -inf is one too; NaN is not.
+        keep: cut to C.
+    """
+    n_rows, n_columns = scores.shape
+    if keep > _FEW:
+        return np.argsort(-scores, axis=1, kind="stable")[:, :keep]
+    found = np.empty((n_rows, min(keep, n_columns)), np.int64)
+    left = np.maximum(scores, np.finfo(scores.dtype).min)  # so that -inf is below all, and marks what was taken
+    rows = np.arange(n_rows)
+    for place in range(found.shape[1]):
+        found[:, place] = left.argmax(axis=1)
+        left[rows, found[:, place]] = -np.inf
+    return found
 
 
 def scores(log_probs: NDArray[np.floating], targets: NDArray[np.integer]) -> Scores:

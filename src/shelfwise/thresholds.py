@@ -178,13 +178,14 @@ class Shelves:
     """The levels of a run's labels, deepest first, laid out for arithmetic."""
 
     labels: Labels
+    paths: tuple[tuple[str, ...], ...]  # (C,) of each label, from the category down
     sub_categories: Nodes
     categories: Nodes
 
     @classmethod
     def of(cls, labels: Labels) -> Shelves:
         """Lay out the labels' taxonomy."""
-        return cls(labels, Nodes.of(labels, 2), Nodes.of(labels, 1))
+        return cls(labels, tuple(map(labels.taxonomy.path, labels)), Nodes.of(labels, 2), Nodes.of(labels, 1))
 
     @property
     def above(self) -> tuple[Nodes, Nodes]:
@@ -194,7 +195,7 @@ class Shelves:
     def path(self, level: int, node: int) -> tuple[str, ...]:
         """What is sure, from the category down; () where nothing is."""
         if level == 0:
-            return self.labels.taxonomy.path(self.labels[node])
+            return self.paths[node]
         return self.above[level - 1].paths[node] if node >= 0 else ()
 
     def right(self, decided: Decided, targets: NDArray[np.integer]) -> NDArray[np.bool_]:

@@ -19,7 +19,10 @@ LAYERS = {
     ),
     "clusters": 1,
     **dict.fromkeys(["data", "modeling", "review"], 2),
-    **dict.fromkeys(["classifier", "baseline", "blend", "calibration", "recalibration", "thresholds", "artifact"], 3),
+    **dict.fromkeys(
+        ["classifier", "baseline", "baseline_words", "blend", "calibration", "recalibration", "thresholds", "artifact"],
+        3,
+    ),
     "pipelines": 4,
     **dict.fromkeys(["cli", "server", "__main__"], 5),
 }

@@ -172,3 +172,13 @@ def test_wrong_shapes_and_positions_are_refused() -> None:
         metrics.confusion(np.array([0]), np.array([1, 2]), 3)
     with pytest.raises(InputError, match="same rows"):
         metrics.mcnemar(np.ones(2, bool), np.ones(3, bool))
+
+
+def test_the_highest_columns_are_those_of_a_stable_sort() -> None:
+    rng = np.random.default_rng(5)
+    scores = rng.integers(0, 6, (200, 30)).astype(np.float32)  # many ties
+    scores[rng.random(scores.shape) < 0.3] = -np.inf
+    scores[0] = -np.inf
+    for keep in (1, 3, 16, 17, 30, 40):
+        expected = np.argsort(-scores, axis=1, kind="stable")[:, :keep]
+        assert (metrics.top(scores, keep) == expected).all()

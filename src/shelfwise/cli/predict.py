@@ -56,7 +56,10 @@ def command(
     ] = Engine.local,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Of --engine ray: actors that hold the model. Default: one a GPU."),
+        typer.Option(
+            min=1,
+            help="Processes where the baseline alone answers; actors of --engine ray. Default: all cores, GPUs.",
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
     precision: Annotated[_shared.Arithmetic, typer.Option(help="Of the model's arithmetic.")] = _shared.Arithmetic.auto,
@@ -85,6 +88,7 @@ def command(
     model. Rows that can't be classified go to OUTPUT's name with the ending .rejects.csv, with the reason.
     """
     from shelfwise.pipelines.predict import expected_rows, predict
+    from shelfwise.pipelines.predict_worker import calm_collector
 
     which = _shared.who(classifier, baseline)
     if cascade and which != "auto":
@@ -105,7 +109,8 @@ def command(
             cluster = Cluster(workers=workers)
             summary = predict_on_ray(run, source, out, cluster=cluster, progress=progress, **options)
         else:
-            summary = predict(run, source, out, device=device, progress=progress, **options)
+            calm_collector()
+            summary = predict(run, source, out, device=device, workers=workers, progress=progress, **options)
     if as_json:
         _shared.print_json(summary.to_json())
     else:

@@ -160,24 +160,42 @@ def product_of(row: RawRow, roles: Mapping[str, str], text_columns: Sequence[Rol
         roles: from `recognise`, for the same file.
         text_columns: what a model is to read: their texts joined with single spaces, without the empty ones.
     """
-    texts = {role: normalise(row.values[column]) for role, column in roles.items()}
-    if not texts["product"]:
-        return Reject(row.id, row.source, EMPTY_NAME, row.values)
-    for role, text in texts.items():
-        if len(text) > MAX_TEXT:
-            what = f"column '{shown(roles[role])}' holds {len(text):,} characters; a {role.replace('_', '-')}"
-            return Reject(row.id, row.source, f"{what} has at most {MAX_TEXT:,}", row.values)
-    name = texts["product"]
+    texts = _texts_of(row, roles)
+    if isinstance(texts, Reject):
+        return texts
     return Product(
         id=row.id,
         source=row.source,
-        name=name,
+        name=texts["product"],
         label=texts.get("type") or None,
         brand=texts.get("brand", ""),
         category=texts.get("category", ""),
         sub_category=texts.get("sub_category", ""),
-        text=" ".join(filter(None, (texts.get(role, "") for role in text_columns))) or name,
+        text=_joined(texts, text_columns),
     )
+
+
+def text_of(row: RawRow, roles: Mapping[str, str], text_columns: Sequence[Role]) -> str | Reject:
+    """The `text` of `product_of` alone."""
+    texts = _texts_of(row, roles)
+    return texts if isinstance(texts, Reject) else _joined(texts, text_columns)
+
+
+def _texts_of(row: RawRow, roles: Mapping[str, str]) -> dict[str, str] | Reject:
+    """Normalised texts by role."""
+    texts = {role: normalise(row.values[column]) for role, column in roles.items()}
+    if not texts["product"]:
+        return Reject(row.id, row.source, EMPTY_NAME, row.values)
+    if max(map(len, texts.values())) > MAX_TEXT:
+        role, text = next((role, text) for role, text in texts.items() if len(text) > MAX_TEXT)
+        what = f"column '{shown(roles[role])}' holds {len(text):,} characters; a {role.replace('_', '-')}"
+        return Reject(row.id, row.source, f"{what} has at most {MAX_TEXT:,}", row.values)
+    return texts
+
+
+def _joined(texts: Mapping[str, str], text_columns: Sequence[Role]) -> str:
+    """What a model reads: the texts of some roles, without the empty ones; the name where there is none."""
+    return " ".join([text for role in text_columns if (text := texts.get(role))]) or texts["product"]
 
 
 def rejects_table(rejects: Iterable[Reject]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

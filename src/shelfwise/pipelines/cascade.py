@@ -79,6 +79,11 @@ class Cascade:
         """What both read."""
         return self.first.text_columns
 
+    @property
+    def exact(self) -> bool:
+        """A language model's last bits depend on the batch."""
+        return False
+
     def ask(self, texts: Sequence[str], top_k: int) -> list[Answer]:
         """One answer a text, in their order: the first classifier's where it accepts the type, else the other's."""
         answers = [Answer(prediction, self.first.name) for prediction in self.first.predict(texts, top_k=top_k)]

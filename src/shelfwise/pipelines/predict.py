@@ -41,6 +41,7 @@ def predict(
     resume: bool = False,
     progress: Progress | None = None,
     classifier: Classifier | None = None,
+    workers: int | None = 1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> PredictionSummary:
     """Classify every product of a file, of a folder of files, or of the files that a pattern finds.
@@ -62,6 +63,8 @@ def predict(
         resume: go on with an unfinished job of the same call, where there is one.
         progress: called with the number of rows done: when a job is taken up again, and after each part.
         classifier: one that is already loaded.
+        workers: processes that classify, where the baseline alone answers; None: one for each core where the input is
+            large. The output is the same.
         clock: seconds, monotonic.
 
     Raises:
@@ -71,10 +74,10 @@ def predict(
         CorruptArtifactError: the run folder, or what an unfinished job left, is damaged.
         StorageError: the disk refused; what was done is kept for `resume`.
     """
-    for name, number in (("top_k", top_k), ("chunk_rows", chunk_rows)):
+    for name, number in (("top_k", top_k), ("chunk_rows", chunk_rows), ("workers", 1 if workers is None else workers)):
         if number < 1:
             raise InputError(f"{name} is at least 1, not {number}.")
-    settings = Settings(which, device, precision, top_k, columns or Columns(), chunk_rows, force, resume)
+    settings = Settings(which, device, precision, top_k, columns or Columns(), chunk_rows, force, resume, workers)
     job = Job(run, settings, Alone(classifier) if classifier else None, clock)
     if is_several(source) and (out.is_dir() or not out.suffix):
         return predict_each(find_inputs(source), out, job, progress)

@@ -1,8 +1,9 @@
 """Who answers in a prediction job, and what is remembered of the answers.
 
-Identical texts are answered once: those of the last parts are remembered. What is remembered is written down with each
-part, so a resumed job asks its classifier for exactly the texts that an unbroken one asks for, in the same batches.
-A language model's last bits depend on the batch, and the file is to be the same byte by byte.
+Identical texts are answered once: a language model's of the last parts are remembered. What is remembered is written
+down with each part, so a resumed job asks its classifier for exactly the texts that an unbroken one asks for, in the
+same batches. A language model's last bits depend on the batch, and the file is to be the same byte by byte. The
+baseline's do not, and it answers as quickly as a memory would: nothing is remembered of it from one part to the next.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from shelfwise.classifier import Classifier
 from shelfwise.config import Role
@@ -46,6 +47,11 @@ class Answerer(Protocol):
         """What it reads."""
         ...
 
+    @property
+    def exact(self) -> bool:
+        """Whether an answer depends on its text alone, to the last bit, and not on what is asked with it."""
+        ...
+
     def ask(self, texts: Sequence[str], top_k: int) -> list[Answer]:
         """One answer a text, in their order."""
         ...
@@ -72,13 +78,25 @@ class Alone:
         """The classifier's."""
         return self.classifier.text_columns
 
+    @property
+    def exact(self) -> bool:
+        """So the baseline is. A language model's last bits depend on the batch."""
+        return getattr(self.classifier.scorer, "exact", False)
+
     def ask(self, texts: Sequence[str], top_k: int) -> list[Answer]:
         """One answer a text, in their order."""
         return [Answer(prediction, self.name) for prediction in self.classifier.predict(texts, top_k=top_k)]
 
 
+def ask_once(answerer: Answerer, texts: Sequence[str], top_k: int) -> tuple[list[Answer], int]:
+    """One answer a text, in their order, identical ones asked once; and how many different ones there were."""
+    distinct = list(dict.fromkeys(texts))
+    found = dict(zip(distinct, answerer.ask(distinct, top_k), strict=True)) if distinct else {}
+    return [found[text] for text in texts], len(distinct)
+
+
 class Memory:
-    """An answerer that remembers the texts of the last `parts` parts."""
+    """An answerer, be it an exact one, that remembers the texts of the last `parts` parts."""
 
     def __init__(self, answerer: Answerer, top_k: int, parts: int) -> None:
         self.answerer = answerer
@@ -112,7 +130,7 @@ class Memory:
         """
         self.part = part
         try:
-            self._remember(_read(line, self.answerer.labels) for line in written.splitlines())
+            self._remember(_read(cells, self.answerer.labels) for cells in json.loads(written))
         except (ValueError, TypeError, IndexError, KeyError) as error:
             raise CorruptArtifactError(f"{source}: not readable ({error}). Start over with --force.") from error
 
@@ -128,17 +146,16 @@ class Memory:
 
 
 def _written(answers: Iterable[tuple[str, Answer]]) -> bytes:
-    """A line of JSON each; Python writes a float with all the digits that give it back."""
-    lines = []
+    """JSON of one list each; Python writes a float with all the digits that give it back."""
+    cells = []
     for text, answer in answers:
         p = answer.prediction
-        cells = [text, p.top_k, LEVELS.index(p.level), p.sure_path, answer.model]
-        lines.append(json.dumps(cells, ensure_ascii=False, allow_nan=False))
-    return "".join(f"{line}\n" for line in lines).encode()
+        cells.append([text, p.top_k, LEVELS.index(p.level), p.sure_path, answer.model])
+    return json.dumps(cells, ensure_ascii=False, allow_nan=False).encode()
 
 
-def _read(line: bytes, labels: Labels) -> tuple[str, Answer]:
-    text, ranking, level, sure_path, model = json.loads(line)
+def _read(cells: Sequence[Any], labels: Labels) -> tuple[str, Answer]:
+    text, ranking, level, sure_path, model = cells
     top_k = tuple((str(label), float(share)) for label, share in ranking)
     label, confidence = top_k[0]
     prediction = Prediction(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,17 +15,22 @@ from shelfwise import config as configs
 from shelfwise.classifier import Classifier, answering, blend_of
 from shelfwise.config import Arithmetic, Columns
 from shelfwise.pipelines import predict_files, predict_parts
+from shelfwise.pipelines.crew import Crew
 from shelfwise.pipelines.predict_answers import Alone, Answerer, Memory
 from shelfwise.pipelines.predict_inputs import inputs_of
 from shelfwise.pipelines.predict_parts import Kind, Parts
 from shelfwise.pipelines.predict_plan import Plan, make_plan
-from shelfwise.pipelines.predict_rows import answer_cells, reject_cells, sort_out, tally_of
+from shelfwise.pipelines.predict_rows import reject_cells, sort_out
 from shelfwise.pipelines.predict_summary import PredictionSummary
-from shelfwise.pipelines.predict_tally import Tally
+from shelfwise.pipelines.predict_worker import Done, Worker, done_part, put_down
 from shelfwise.records import RawRow, Reject, Which
 
 REMEMBERED_TEXTS = 200_000  # measured: with the top 3 of each, 135 MiB
 FIRST_PART_ROWS = 256
+WORTH_WORKERS = 6 << 20  # bytes of input, some 100,000 rows: in less, processes are not done loading in time
+MOST_WORKERS = 6  # one process reads and puts together what more would do
+Chunk = tuple[list[RawRow | Reject], bool]  # rows, and whether they begin the output
+Ready = Generator[tuple[Done, bytes | None], None, None]  # with what is remembered of the part
 Asked = Which | Literal["cascade"]
 Progress = Callable[[int], None]
 
@@ -40,6 +47,7 @@ class Settings:
     chunk_rows: int
     force: bool
     resume: bool
+    workers: int | None = 1  # processes of an exact answerer; None: as many as there are cores, for a large input
 
 
 class Job:
@@ -75,9 +83,8 @@ class Job:
                 model = " then ".join(parts.tally.by_model)
                 parts.clear()
             else:
-                memory = Memory(self.loaded(), settings.top_k, self._remembered_parts)
-                model, started = memory.answerer.name, self._clock()
-                self._work(plan, memory, parts, progress)
+                model, started = self.loaded().name, self._clock()
+                self._work(plan, parts, progress)
                 predict_files.put_together(plan, parts)
                 seconds = self._clock() - started
             rejects = plan.rejects if parts.tally.rejected else None
@@ -134,44 +141,79 @@ class Job:
                 self._answerer = Alone(Classifier.load(self.run, which=which, device=device, precision=precision))
         return self._answerer
 
-    def _work(self, plan: Plan, memory: Memory, parts: Parts, progress: Progress | None) -> None:
+    def _work(self, plan: Plan, parts: Parts, progress: Progress | None) -> None:
         """Do the parts that are not done."""
         first = len(parts.done)
-        for number in range(max(0, first - self._remembered_parts), first):
-            memory.recall(number, parts.read(number, "answers"), str(parts.folder))
         rows = iter(plan.stream)
         done = parts.tally.rows
         for _ in itertools.islice(rows, done):
             pass
         if done and progress is not None:
             progress(done)
-        for chunk in _chunks(rows, first, self.settings.chunk_rows):
-            files, tally = _part(chunk, plan, memory, parts)
-            parts.commit(files, tally, self._remembered_parts)
-            if progress is not None:
-                progress(parts.tally.rows)
+        chunks = _chunks(rows, first, self.settings.chunk_rows)
+        answerer, workers = self.loaded(), self._workers(plan)
+        if not answerer.exact:
+            ready = self._remembering(plan, parts, chunks)
+        elif workers > 1:
+            ready = self._by_workers(plan, chunks, workers)
+        else:
+            top_k = self.settings.top_k
+            ready = ((done_part(chunk, first, plan, answerer, top_k), None) for chunk, first in chunks)
+        with closing(ready):
+            for part, remembered in ready:
+                predict_files.require_room(plan, parts.tally.predicted + part.tally.predicted)
+                files: dict[Kind, bytes] = {"out": part.out}
+                if remembered is not None:
+                    files["answers"] = remembered
+                if part.rejected:
+                    lines = [reject_cells(reject, plan.stream.columns) for reject in part.rejected]
+                    files["rejects"] = predict_files.rejects_part_of(plan, lines, not parts.has("rejects"))
+                parts.commit(files, part.tally, self._remembered_parts)
+                if progress is not None:
+                    progress(parts.tally.rows)
+
+    def _remembering(self, plan: Plan, parts: Parts, chunks: Iterable[Chunk]) -> Ready:
+        """Parts of an answerer whose answers are remembered; the next one is asked for while the last is written."""
+        memory = Memory(self.loaded(), self.settings.top_k, self._remembered_parts)
+        first = len(parts.done)
+        for number in range(max(0, first - self._remembered_parts), first):
+            memory.recall(number, parts.read(number, "answers"), str(parts.folder))
+
+        def sorted_out() -> Iterator[tuple[list[RawRow], list[str], list[Reject], bool]]:
+            predicted = parts.tally.predicted
+            for chunk, is_first in chunks:
+                rows, texts, rejected = sort_out(chunk, plan)
+                predicted += len(rows)
+                predict_files.require_room(plan, predicted)
+                yield rows, texts, rejected, is_first
+
+        crew = Crew([lambda sorts: memory.answer_part(sorts[1])])
+        with closing(crew):
+            for (rows, _, rejected, is_first), (answers, scored, remembered) in crew.each(sorted_out()):
+                yield put_down(plan, rows, answers, rejected, scored, is_first), remembered
+
+    def _by_workers(self, plan: Plan, chunks: Iterable[Chunk], count: int) -> Ready:
+        """Parts of the baseline, by processes beside this one."""
+        with ExitStack() as stack:
+            workers = [stack.enter_context(closing(Worker(self.run, self.settings.top_k, plan))) for _ in range(count)]
+            crew = stack.enter_context(closing(Crew([worker.do for worker in workers])))
+            for _, part in crew.each(chunks):
+                yield part, None
+
+    def _workers(self, plan: Plan) -> int:
+        """Processes that are to answer."""
+        if self._given or self.settings.workers is not None:
+            return 1 if self._given else self.settings.workers or 1
+        size = sum(source.stat().st_size for source in plan.sources if source.is_file())
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(cores, MOST_WORKERS) if size >= WORTH_WORKERS else 1
 
 
-def _part(
-    chunk: Iterable[RawRow | Reject], plan: Plan, memory: Memory, parts: Parts
-) -> tuple[dict[Kind, bytes], Tally]:
-    """Answer a chunk of rows: the files of its part, and its counts."""
-    rows, texts, rejected = sort_out(chunk, plan)
-    predict_files.require_room(plan, parts.tally.predicted + len(rows))
-    answers, scored, remembered = memory.answer_part(texts)
-    cells = [(*row.values.values(), *answer_cells(answer)) for row, answer in zip(rows, answers, strict=True)]
-    files: dict[Kind, bytes] = {"out": predict_files.part_of(plan, cells, not parts.done), "answers": remembered}
-    if rejected:
-        lines = [reject_cells(reject, plan.stream.columns) for reject in rejected]
-        files["rejects"] = predict_files.rejects_part_of(plan, lines, not parts.has("rejects"))
-    return files, tally_of(answers, rejected, scored)
-
-
-def _chunks(rows: Iterator[RawRow | Reject], first: int, size: int) -> Iterator[list[RawRow | Reject]]:
+def _chunks(rows: Iterator[RawRow | Reject], first: int, size: int) -> Iterator[Chunk]:
     """Chunks from the number `first` on. They double up to `size`: where a model is slow, a rate is told soon."""
     for number in itertools.count(first):
         # The size of a chunk follows from its number alone, so that a resumed job cuts as an unbroken one does.
         chunk = list(itertools.islice(rows, min(FIRST_PART_ROWS << min(number, 32), size)))
         if not chunk:
             return
-        yield chunk
+        yield chunk, number == 0

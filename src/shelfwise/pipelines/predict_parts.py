@@ -28,7 +28,7 @@ from shelfwise.errors import CorruptArtifactError, InputError, InterruptedRunErr
 from shelfwise.pipelines.predict_inputs import rejects_path
 from shelfwise.pipelines.predict_tally import Tally
 
-FORMAT = 1
+FORMAT = 2  # 1 had answers a line
 JOB = "job.json"
 LOCK = "lock"
 Kind = Literal["out", "rejects", "answers"]

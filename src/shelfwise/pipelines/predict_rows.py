@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from shelfwise.data.catalogue import product_of
+from shelfwise.data.catalogue import text_of
 from shelfwise.data.writer import Cell
 from shelfwise.pipelines.predict_answers import Answer
 from shelfwise.pipelines.predict_plan import Plan
@@ -22,12 +22,12 @@ def sort_out(chunk: Iterable[RawRow | Reject], plan: Plan) -> tuple[list[RawRow]
         if isinstance(row, Reject):
             rejected.append(row)
             continue
-        product = product_of(row, plan.roles, plan.text_columns)
-        if isinstance(product, Reject):
-            rejected.append(product)
+        text = text_of(row, plan.roles, plan.text_columns)
+        if isinstance(text, Reject):
+            rejected.append(text)
         else:
             rows.append(row)
-            texts.append(product.text)
+            texts.append(text)
     return rows, texts, rejected
 
 

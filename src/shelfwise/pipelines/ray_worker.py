@@ -12,6 +12,7 @@ from typing import Any
 from shelfwise import artifact
 from shelfwise.errors import CorruptArtifactError, WorkError
 from shelfwise.pipelines import predict_files
+from shelfwise.pipelines.predict_answers import ask_once
 from shelfwise.pipelines.predict_job import Job, Settings
 from shelfwise.pipelines.predict_plan import Plan, make_plan
 from shelfwise.pipelines.predict_rows import answer_cells, reject_cells, sort_out, tally_of
@@ -87,9 +88,7 @@ class Classify:
         content = json.loads(row["content"])
         texts: list[str] = content["texts"]
         rejected = [Reject(*reject) for reject in content["rejects"]]
-        distinct = list(dict.fromkeys(texts))
-        found = dict(zip(distinct, self._answerer.ask(distinct, self._shape.settings.top_k), strict=True))
-        answers = [found[text] for text in texts]
+        answers, scored = ask_once(self._answerer, texts, self._shape.settings.top_k)
         cells = [(*row, *answer_cells(answer)) for row, answer in zip(content["rows"], answers, strict=True)]
         name, files = part_name(number, part), self._shape.folder / FILES
         if not files.is_dir():  # this worker is left over from a call that was stopped, and the job is done
@@ -98,7 +97,7 @@ class Classify:
         if rejected:
             lines = [reject_cells(reject, plan.stream.columns) for reject in rejected]
             _write(files / f"{name}.rejects.csv", predict_files.rejects_part_of(plan, lines, first=True))
-        artifact.write_json(self._shape.folder / f"{name}.json", asdict(tally_of(answers, rejected, len(distinct))))
+        artifact.write_json(self._shape.folder / f"{name}.json", asdict(tally_of(answers, rejected, scored)))
         return {"file": number, "part": part}
 
 

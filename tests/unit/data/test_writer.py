@@ -207,3 +207,24 @@ def write_into(stream: io.BytesIO, target: Path, rows: list[list[Any]], error: B
         put(rows)
         if error is not None:
             raise error
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_quotation_marks_stand_where_the_standard_librarys_writer_puts_them(tmp_path: Path, suffix: str) -> None:
+    cells = ["", " ", "a,b", "a\tb", 'say "x"', '"', "a\nb", "a\r\nb", "a\rb", " x ", "ünï", "x;y", "'", "0"]
+    for width in (1, 2, len(cells)):
+        rows = [cells[i : i + width] for i in range(len(cells) - width + 1)]
+        columns = [Column(f"column {i}") for i in range(width)]
+        expected = io.StringIO(newline="")
+        delimiter = "\t" if suffix == "tsv" else ","
+        writing = csv.writer(expected, delimiter=delimiter, lineterminator="\r\n")
+        writing.writerows([[column.name for column in columns], *rows])
+        found = write(tmp_path / f"{width}.{suffix}", columns, rows).read_bytes()
+        assert found.decode() == expected.getvalue()
+
+
+def test_shares_in_a_ranking_are_written_as_json_writes_the_rounded_number() -> None:
+    shares = [0.0, 1.0, 0.5, 0.91, 0.00005, 0.00004999, 0.12345, 0.99995, 0.9999499, 1e-9, 0.1 + 0.2, 1 / 3]
+    ranking = [(f'"{i}" é', share) for i, share in enumerate(shares)]
+    expected = json.dumps([(label, round(share, 4)) for label, share in ranking], ensure_ascii=False)
+    assert writer._ranking_text(ranking) == expected
