@@ -1,0 +1,147 @@
+"""How fast the baseline is on a CPU: its margins beside sklearn's way, and file to file.
+
+    python benchmarks/baseline_speed.py CATALOGUE [--rows 500000] [--repeats 3]
+
+A baseline is trained on the catalogue's names. `margins`: its margins of 4,096 names, as sklearn computes features and
+a sparse product weighs them, and word by word, in turn. `predict`: `shelfwise predict` in a process of its own, loading
+included, on a file of `--rows` rows, of which each name is one of the catalogue with a number behind it, so that next
+to none occurs twice. `products_per_s` counts from the command's start to its end; `steady` is the job's own rate
+between its first and its last quarter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import _bench
+
+AT_ONCE = 4_096
+
+
+def margins(run: Path, names: list[str], repeats: int) -> list[dict[str, Any]]:
+    """Microseconds a name, both ways, in turn."""
+    from scipy import sparse
+
+    from shelfwise import artifact
+    from shelfwise.baseline import Baseline
+
+    baseline = Baseline.load(run / artifact.BASELINE)
+    names = names[:AT_ONCE]
+
+    def by_sklearn() -> None:
+        features = sparse.hstack([v.transform(names) for v in baseline.vectorizers], format="csr")
+        (features @ baseline.weights).toarray()
+
+    ways = {"sklearn": by_sklearn, "by words": lambda: baseline._words.margins(names)}
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    for way in ways.values():
+        way()  # what is remembered is remembered
+    for _ in range(max(repeats, 5)):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - began)
+    return [
+        {
+            "what": "margins",
+            "way": way,
+            "names": len(names),
+            "us_a_name": round(statistics.median(of) / len(names) * 1e6, 1),
+        }
+        for way, of in seconds.items()
+    ]
+
+
+def predicted(run: Path, source: Path, rows: int, workers: int, out: Path) -> dict[str, Any]:
+    """One call of the command."""
+    from shelfwise.artifact import sha256
+
+    words = [
+        sys.executable,
+        "-m",
+        "shelfwise",
+        "predict",
+        str(run),
+        str(source),
+        "--out",
+        str(out),
+        "--force",
+        "--json",
+    ]
+    began = time.perf_counter()
+    process = subprocess.Popen([*words, "--workers", str(workers)], stdout=subprocess.PIPE, text=True)
+    parts, stamps = out.with_name(f".{out.name}.parts"), []
+    while process.poll() is None:
+        done = sum(path.suffix == ".out" for path in parts.iterdir()) if parts.is_dir() else 0
+        stamps.append((done, time.perf_counter()))
+        time.sleep(0.1)
+    assert process.stdout is not None
+    json.loads(process.stdout.read())
+    seconds = time.perf_counter() - began
+    last = max(done for done, _ in stamps)
+    first_at, last_at = (next(at for done, at in stamps if done >= last * share) for share in (0.25, 0.75))
+    steady = rows / 2 / (last_at - first_at)
+    return {"seconds": seconds, "steady": steady, "sha256": sha256(out)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("catalogue", type=Path)
+    parser.add_argument("--rows", type=int, default=500_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=_bench.RESULTS)
+    options = parser.parse_args()
+    from shelfwise.config import parse
+    from shelfwise.data.catalogue import read_catalogue
+    from shelfwise.pipelines.train import train
+
+    names = [product.name for product in read_catalogue(options.catalogue).products]
+    draw = random.Random(0)
+    with tempfile.TemporaryDirectory() as folder:
+        run, source = Path(folder) / "run", Path(folder) / "feed.csv"
+        train(parse({"catalogue": str(options.catalogue), "model": "baseline"}, "benchmark"), run, device="cpu")
+        with source.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["sku", "product"])
+            writer.writerows([i, f"{draw.choice(names)} {draw.randrange(1, 2_000)} g"] for i in range(options.rows))
+        rows = margins(run, names, options.repeats)
+        cores = len(os.sched_getaffinity(0))
+        found: dict[int, list[dict[str, Any]]] = {1: [], cores: []}
+        for repeat in range(options.repeats):
+            for workers, runs in found.items():
+                runs.append(predicted(run, source, options.rows, workers, Path(folder) / "out.csv"))
+                _bench.say(
+                    f"{repeat}: {workers} workers, {options.rows / runs[-1]['seconds']:,.0f} products/s", runs[-1]
+                )
+        same = len({one["sha256"] for runs in found.values() for one in runs}) == 1
+        for workers, runs in found.items():
+            middle = statistics.median(one["seconds"] for one in runs)
+            row = {
+                "what": "predict",
+                "rows": options.rows,
+                "cores": cores,
+                "workers": workers,
+                "products_per_s": round(options.rows / middle),
+                "products_per_s_steady": round(statistics.median(one["steady"] for one in runs)),
+                "seconds": [round(one["seconds"], 1) for one in runs],
+                "identical": same,
+            }
+            rows.append(row)
+    for row in rows:
+        _bench.say(row)
+    _bench.write("baseline_speed", rows, options.out)
+
+
+if __name__ == "__main__":
+    main()
