@@ -175,17 +175,22 @@ class Calibration:
             ]
         )
 
-    def decide(self, probabilities: NDArray[np.floating], shelves: Shelves) -> Decided:
+    def decide(
+        self, probabilities: NDArray[np.floating], shelves: Shelves, thresholds: NDArray[np.float64] | None = None
+    ) -> Decided:
         """The deepest level at which each answer keeps the promise.
 
         Args:
             probabilities: (N, C) calibrated.
             shelves: of the C labels.
+            thresholds: (C,) what `thresholds` gives for these labels, where it is known already.
         """
+        if thresholds is None:
+            thresholds = self.thresholds(shelves.labels)
         node = probabilities.argmax(axis=1)
         confidence = probabilities.max(axis=1, initial=0)
         level = np.zeros(len(node), np.int64)
-        left = np.flatnonzero(confidence < self.thresholds(shelves.labels)[node])
+        left = np.flatnonzero(confidence < thresholds[node])
         for depth, nodes in enumerate(shelves.above, 1):
             level[left] = depth
             node[left], share = nodes.best(probabilities[left])

@@ -43,11 +43,13 @@ class Classifier:
     calibration: Calibration
     text_columns: tuple[Role, ...]
     shelves: Shelves = field(init=False, repr=False, compare=False)  # of `labels`
+    _thresholds: NDArray[np.float64] = field(init=False, repr=False, compare=False)  # (C,) of the calibration
 
     def __post_init__(self) -> None:
         from shelfwise.thresholds import Shelves
 
         object.__setattr__(self, "shelves", Shelves.of(self.labels))
+        object.__setattr__(self, "_thresholds", self.calibration.thresholds(self.labels))
 
     @classmethod
     def load(
@@ -153,7 +155,7 @@ class Classifier:
         probabilities = self.calibration.probabilities(log_probs)
         order = metrics.top(probabilities, top_k)
         shares = np.take_along_axis(probabilities, order, axis=1)
-        decided = self.calibration.decide(probabilities, self.shelves)
+        decided = self.calibration.decide(probabilities, self.shelves, self._thresholds)
         names, shelves = self.labels.names, self.shelves
         for best, of_best, level, node in zip(
             order.tolist(), shares.tolist(), decided.level.tolist(), decided.node.tolist(), strict=True
