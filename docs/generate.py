@@ -288,6 +288,86 @@ def serve_latency_table() -> str:
     return with_sources(table(headings.split(", "), lines, left=4), sources)
 
 
+def cpu_speed_table() -> str:
+    """File to file on two CPU cores: the baseline, and files far larger than memory."""
+    sources = results("baseline_speed", "predict_scale_baseline", "predict_scale_tiny-llama")
+    if not sources:
+        return unmeasured("python benchmarks/baseline_speed.py bigbasket_products.csv")
+    lines = []
+    for row in (row for source in sources for row in source.rows):
+        if row.get("what") == "margins":
+            continue
+        peaks = row.get("peak_mib_by_tenth")
+        lines.append(
+            [
+                str(row.get("model", "baseline")),
+                number(row, "rows", ","),
+                number(row, "workers", "d"),
+                number(row, "products_per_s", ","),
+                number(row, "products_per_s_steady", ","),
+                f"{peaks[0]:,.0f} / {peaks[-1]:,.0f}" if isinstance(peaks, list) else "",
+                "" if "kills" not in row else f"{row['kills']}, {'the same' if row['identical'] else 'ANOTHER'} output",
+            ]
+        )
+    headings = "model, rows, processes, products/s, once it runs, MiB in the first / last tenth, SIGKILLs"
+    return with_sources(table(headings.split(", "), lines, left=1), sources)
+
+
+def service_table() -> str:
+    """The service under load on two cores which it shares with its clients."""
+    sources = results("serve_load", "serve_soak", "service_kill")
+    if not sources:
+        return unmeasured("python benchmarks/serve_load.py")
+    rows = [row for source in sources for row in source.rows]
+    headings = "model; how; load; answers/s; p50 ms; p99 ms; refused, p50 / p99; MiB before / at most; as before after"
+    loads = [_load_line(row) for row in rows if row.get("load") in ("rising", "flood")]
+    told = [_soak_told(row) for row in rows if row.get("load") == "soak"]
+    told += [_kills_told(row) for row in rows if "kills" in row]
+    return with_sources("\n".join([table(headings.split("; "), loads, left=3), "", *told]).rstrip(), sources)
+
+
+def _load_line(row: Row) -> list[str]:
+    flood = row["load"] == "flood"
+    how = f"flood, {row.get('request')}" if flood else "in batches" if row["batching"] else "one by one"
+    if flood:
+        load = "3 times what it can do"
+    elif row["client"] == "wrk":
+        load = f"{row['connections']} clients"
+    else:
+        load = f"{number(row, 'of_capacity', '.0%')} of what it can do"
+    late = " / ".join(number(row, key, ".0f") for key in ("refused_p50_ms", "refused_p99_ms"))
+    return [
+        str(row["model"]),
+        how,
+        load,
+        number(row, "requests_per_s", ",.0f"),
+        number(row, "p50_ms", ",.1f"),
+        number(row, "p99_ms", ",.1f"),
+        f"{number(row, 'refused_share', '.0%')}, {late} ms" if row.get("refused_share") else "",
+        " / ".join(number(row, key, ",.0f") for key in ("before_mib", "peak_mib")) if flood else "",
+        f"{row['recovered_s']} s" if flood else "",
+    ]
+
+
+def _soak_told(row: Row) -> str:
+    minutes = row["mib_by_minute"]
+    if not isinstance(minutes, list):
+        raise SystemExit("serve_soak.json: mib_by_minute is no list.")
+    return (
+        f"- Soak of {number(row, 'seconds', '.0f')} s, {row['model']}, {number(row, 'idle_connections', ',')} idle "
+        f"connections: {number(row, 'checked_answers', ',')} answers compared, {row['wrong_answers']} wrong, "
+        f"{row['errors_in_log']} errors in the log; {minutes[1]:,.0f} MiB in the second minute, {minutes[-1]:,.0f} in "
+        f"the last, {number(row, 'after_mib', ',.0f')} afterwards."
+    )
+
+
+def _kills_told(row: Row) -> str:
+    return (
+        f"- {row['kills']} SIGKILLs during reviews and uploads: {number(row, 'acknowledged', ',')} acknowledged "
+        f"decisions, {row['lost']} lost, {row['doubled']} doubled; {row['uploads_finished']} files finished as unbroken."
+    )
+
+
 def demo_table() -> str:
     """What `make demo` ends with."""
     sources = results("demo")
@@ -309,6 +389,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "training-speed": training_speed_table,
     "inference-speed": inference_speed_table,
     "serve-latency": serve_latency_table,
+    "cpu-speed": cpu_speed_table,
+    "service": service_table,
     "true-size": true_size_table,
 }
 
