@@ -364,7 +364,8 @@ def _soak_told(row: Row) -> str:
 def _kills_told(row: Row) -> str:
     return (
         f"- {row['kills']} SIGKILLs during reviews and uploads: {number(row, 'acknowledged', ',')} acknowledged "
-        f"decisions, {row['lost']} lost, {row['doubled']} doubled; {row['uploads_finished']} files finished as unbroken."
+        f"decisions, {row['lost']} lost, {row['doubled']} doubled; {row['uploads_finished']} files finished as "
+        "unbroken."
     )
 
 
