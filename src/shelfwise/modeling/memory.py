@@ -126,6 +126,7 @@ def estimate(
     checkpointing: bool = False,
     objective: Objective = "head",
     path: Path = "padded",
+    accumulating: bool = False,
 ) -> Estimate:
     """Estimate a step's peak memory.
 
@@ -139,6 +140,7 @@ def estimate(
         checkpointing: only each layer's input is kept, and one layer's inside.
         objective: `completion` also keeps logits over the vocabulary.
         path: how the layers are run.
+        accumulating: an optimiser step has more than one micro-batch.
     """
     half = 2 if low_precision else 4
     if method == "full":
@@ -159,9 +161,12 @@ def estimate(
         kept += int((1.0 if path == "padded" else 0.5) * shape.vocabulary * (half + 12))
     if path == "padded":
         return Estimate(weights, gradients, moments, tokens * kept)
-    # Gradients are made while activations are given back, so the larger of the two stands at the peak.
     activations = tokens * kept + _PACKED_FIXED
-    return Estimate(weights, max(0, gradients - activations), moments, activations)
+    # Gradients are made while activations are given back, so of a step's first micro-batch the larger of the two stands
+    # at the peak. Later ones meet the gradients of those before, one set in the dtype of the weights, to which autograd
+    # adds in place (docs/lab-notes.md): there both stand.
+    added = gradients if accumulating else max(0, gradients - activations)
+    return Estimate(weights, added, moments, activations)
 
 
 def _inside(shape: Shape, path: Path) -> int:
@@ -269,6 +274,7 @@ def _fit(shape: Shape, wish: Wish, method: Method, optimizer: Optimizer, checkpo
             checkpointing=checkpointing,
             objective=wish.objective,
             path=wish.path,
+            accumulating=rows < wish.batch_size,
         ).cut(shards, shape.layers)
 
     # A CPU gains nothing from more than 32 rows at once, and short micro-batches hold less padding.

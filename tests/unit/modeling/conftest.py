@@ -22,12 +22,14 @@ def encoders() -> dict[str, Encoder]:
 
 @pytest.fixture
 def make_engine(encoders: dict[str, Encoder]) -> Callable[..., Engine]:
-    def make(architecture: str, objective: Any = "head", *, dropout: float = 0.0, seed: int = 0) -> Engine:
+    def make(
+        architecture: str, objective: Any = "head", *, dropout: float = 0.0, seed: int = 0, layers: int = 2
+    ) -> Engine:
         encoder = encoders[architecture]
         settings = backbone.LoadSettings(objective, "full", len(LABELS), torch.device("cpu"), "fp32", dropout=dropout)
         torch.manual_seed(seed)
         config = tiny.config_for(architecture, encoder.tokenizer)
-        config.num_hidden_layers, config.hidden_size, config.intermediate_size = 2, 64, 128
+        config.num_hidden_layers, config.hidden_size, config.intermediate_size = layers, 64, 128
         model = backbone.fresh(config, settings, encoder.tokenizer.pad_token_id)
         return Engine.of(model, encoder, objective, LABELS, settings.device, settings.precision)
 
