@@ -106,13 +106,27 @@ class StepSampler(Sampler[int]):
     The permutation is cut into steps of `batch_size` rows, as plain shuffling would; inside a step rows are sorted by
     length, so that its micro-batches need little padding. Which rows make a step is untouched, so the gradient of each
     step is that of plain shuffling. The order depends on the seed and the epoch alone: a resumed run continues it.
+
+    Where there is no padding to save, the longest rows of a step side by side would only set a higher peak: of two
+    micro-batches of BigBasket's names the longer held 1.3 times the mean's tokens, and cost LLaMA2-7B in full 12 GiB
+    (docs/lab-notes.md). There each micro-batch is a random draw of its step's rows, in order of length within itself.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, micro_batch_size: int, seed: int) -> None:
+    def __init__(
+        self, lengths: Sequence[int], batch_size: int, micro_batch_size: int, seed: int, *, padded: bool = True
+    ) -> None:
+        """Args:
+        lengths: tokens of each row.
+        batch_size: rows of an optimiser step.
+        micro_batch_size: rows that go through the model at once.
+        seed: of the permutations.
+        padded: whether rows are filled up to the longest of their micro-batch.
+        """
         self._lengths = torch.tensor(lengths)
         self._batch_size = batch_size
         self._micro_batch_size = micro_batch_size
         self._seed = seed
+        self._padded = padded
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -126,14 +140,17 @@ class StepSampler(Sampler[int]):
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.epoch)
         order = torch.randperm(len(self._lengths), generator=generator)
         for step in torch.split(order, self._batch_size):
-            by_length = step[torch.argsort(self._lengths[step], stable=True)]
-            micro = list(torch.split(by_length, self._micro_batch_size))
+            rows = self._by_length(step) if self._padded else step
+            micro = [self._by_length(part) for part in torch.split(rows, self._micro_batch_size)]
             # The last micro-batch of a step may be short; Trainer counts rows, so it has to stay last.
             whole = micro if len(micro[-1]) == self._micro_batch_size else micro[:-1]
             for position in torch.randperm(len(whole), generator=generator).tolist():
                 yield from whole[position].tolist()
             if len(whole) < len(micro):
                 yield from micro[-1].tolist()
+
+    def _by_length(self, rows: Tensor) -> Tensor:
+        return rows[torch.argsort(self._lengths[rows], stable=True)]
 
 
 def inference_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:

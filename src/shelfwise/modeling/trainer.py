@@ -1,8 +1,8 @@
 """A thin subclass of transformers' Trainer: only what it lacks.
 
-Steps are random draws with rows of like length side by side, rates go layer by layer, validation scores every label, a
-loss that is no number ends the run, and checkpoints are whole and verified. Mixed precision, accumulation, clipping,
-trackers and distribution are Trainer's own.
+Steps are random draws, with rows of like length side by side where they are padded; rates go layer by layer, validation
+scores every label, a loss that is no number ends the run, and checkpoints are whole and verified. Mixed precision,
+accumulation, clipping, trackers and distribution are Trainer's own.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class ShelfwiseTrainer(Trainer):
             job.accumulation * job.rows_at_once,
             job.rows_at_once,
             job.config.seed,
+            padded=engine.packed is None,
         )
         self.fitting = FittingParts(job.micro_batch_size, pad, job.shrunk)
         self._first_bad_step = torch.full((), -1, dtype=torch.long, device=self.args.device)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from shelfwise import storage
 from shelfwise.config import LoraSettings, TrainingConfig
 from shelfwise.errors import CorruptArtifactError, TrainingError
 from shelfwise.modeling import adapters, checkpoint
+from shelfwise.modeling.batching import StepSampler
 from shelfwise.modeling.engine import Engine
 from shelfwise.modeling.job import Job, Validation
+from shelfwise.modeling.packed.model import PackedModel
 from shelfwise.modeling.trainer import ShelfwiseTrainer
 from support.catalogue import EXAMPLES, LABELS, items_for
 
@@ -138,6 +141,17 @@ def test_the_step_does_not_depend_on_the_micro_batch(make_engine, tmp_path):
     assert len(losses[4]) == 6
     for step in losses[4]:
         assert losses[4][step] == pytest.approx(losses[20][step], rel=1e-3)
+
+
+def test_a_packed_run_deals_its_rows_as_drawn(make_engine, tmp_path):
+    """Without padding, rows of like length side by side would only make one micro-batch larger than the others."""
+    engine = make_engine("llama")
+    packed = PackedModel.of(engine.model, 64, dtype=torch.float32, compiled=False)
+    job = job_for(engine, tmp_path)
+    lengths = [len(item.input_ids) for item in job.items]
+    for made, padded in ((engine, True), (replace(engine, packed=packed), False)):
+        order = list(StepSampler(lengths, 20, 5, job.config.seed, padded=padded))
+        assert list(ShelfwiseTrainer(made, job).sampler) == order
 
 
 def test_a_checkpoint_holds_no_pickle_and_is_verified(make_engine, tmp_path):
