@@ -56,20 +56,25 @@ def lists(names: Sequence[str]) -> list[bytes]:
     ]
 
 
-def closed_loop(port: int, requests: Sequence[bytes], seconds: float, connections: int) -> dict[str, Any]:
-    """What `wrk` measures with so many clients that ask again as soon as they are answered."""
+def closed_loop(
+    port: int, requests: Sequence[bytes], seconds: float, connections: int, *, refusals: bool = False
+) -> dict[str, Any]:
+    """What `wrk` measures with so many clients that ask again as soon as they are answered; refusals don't count."""
     bodies = [sent.partition(b"\r\n\r\n")[2].decode() for sent in requests]
     with tempfile.NamedTemporaryFile("w", suffix=".lua", encoding="utf-8") as script:
         script.write(_LUA.replace("BODIES", ",".join(f"[==[{body}]==]" for body in bodies)))
         script.flush()
         words = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency", "-s", script.name]
         asked = subprocess.run([*words, f"http://127.0.0.1:{port}{PATH}"], capture_output=True, text=True, check=True)
-    if "Non-2xx" in asked.stdout:
+    refused = sum(map(int, re.findall(r"Non-2xx or 3xx responses: (\d+)", asked.stdout)))
+    if refused and not refusals:
         raise SystemExit(asked.stdout)
+    rate = float(re.findall(r"Requests/sec:\s*([\d.]+)", asked.stdout)[0])
+    asked_times = int(re.findall(r"(\d+) requests in", asked.stdout)[0])
     return {
         "client": "wrk",
         "connections": connections,
-        "requests_per_s": float(re.findall(r"Requests/sec:\s*([\d.]+)", asked.stdout)[0]),
+        "requests_per_s": round(rate * (1 - refused / asked_times), 2),
         "p50_ms": _wrk_ms(asked.stdout, "50%"),
         "p99_ms": _wrk_ms(asked.stdout, "99%"),
     }
@@ -77,7 +82,8 @@ def closed_loop(port: int, requests: Sequence[bytes], seconds: float, connection
 
 def capacity(port: int, requests: Sequence[bytes], seconds: float) -> float:
     """The most requests a second that get answered, with few clients or with many."""
-    return max(closed_loop(port, requests, seconds, n)["requests_per_s"] for n in CONNECTIONS[-2:])
+    counts = CONNECTIONS[1:]
+    return max(closed_loop(port, requests, seconds, n, refusals=True)["requests_per_s"] for n in counts)
 
 
 _LUA = """
