@@ -58,7 +58,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def rows_of(folder: Path, ending: str = ".csv.gz") -> list[dict[str, str]]:
     """The rows of all files in the order of their names."""
     rows: list[dict[str, str]] = []
+    rejects = ending == ".rejects.csv"
     for path in sorted(folder.glob(f"part-*{ending}")):
+        if path.name.endswith(".rejects.csv") != rejects:
+            continue
         data = path.read_bytes()
         text = (gzip.decompress(data) if ending.endswith(".gz") else data).decode()
         rows += csv.DictReader(io.StringIO(text, newline=""))
@@ -135,6 +138,33 @@ def test_a_job_that_was_stopped_is_resumed_where_it_was(made: tuple[Path, Path],
     assert summary.resumed > 1_000
     assert summary.rows == 4_000
     require_same(out, expected)
+
+
+@pytest.mark.parametrize("which", ["model", "cascade"])
+def test_a_language_model_answers_on_the_cluster_as_it_does_here(
+    made: tuple[Path, Path], tmp_path: Path, which: Any
+) -> None:
+    run, feed = tmp_path / "run", made[1] / "0.csv"
+    train_small(made[0].parent / "catalogue.csv", run, model="tiny-llama", method="full")
+    predict(run, feed, tmp_path / "here.csv", which=which)
+    killed: list[int] = []
+
+    def kill_one(done: int) -> None:
+        if not killed:
+            killed.append(actors()[0].pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    there = tmp_path / "there.csv"
+    summary = predict_on_ray(run, feed, there, which=which, chunk_rows=250, cluster=WORKERS, progress=kill_one)
+    assert killed
+    found, expected = rows_of(there, ".csv"), list(csv.DictReader((tmp_path / "here.csv").open(newline="")))
+    assert (summary.rows, len(found)) == (2_000, 1_979)
+    close = {"confidence", "top_k"}  # their last bits depend on what is asked together
+    assert [{k: v for k, v in row.items() if k not in close} for row in found] == [
+        {k: v for k, v in row.items() if k not in close} for row in expected
+    ]
+    for row, right in zip(found, expected, strict=True):
+        assert float(row["confidence"]) == pytest.approx(float(right["confidence"]), abs=1.01e-4)
 
 
 def test_a_file_that_turns_out_wrong_is_the_same_error_as_without_ray(made: tuple[Path, Path], tmp_path: Path) -> None:
