@@ -177,9 +177,13 @@ class Batcher:
                 if not part.job.future.done():
                     part.job.future.set_exception(errors.model_failed(self.name))
             else:
-                part.job.answers += (_cut(prediction, part.job.top_k) for prediction in answered[start:end])
+                # By their place: a later batch may be handed out before the rest of this one is.
+                part.job.answers |= {
+                    place: _cut(prediction, part.job.top_k)
+                    for place, prediction in enumerate(answered[start:end], part.start)
+                }
                 if len(part.job.answers) == len(part.job.products) and not part.job.future.done():
-                    part.job.future.set_result(tuple(part.job.answers))
+                    part.job.future.set_result(tuple(map(part.job.answers.__getitem__, range(len(part.job.products)))))
             start = end
         if len(batch) > HANDED:
             self._loop.call_soon(self._hand_out, batch[HANDED:], None if answered is None else answered[start:])

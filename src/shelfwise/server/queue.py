@@ -23,7 +23,7 @@ class Job:
     timeout_s: float
     future: asyncio.Future[tuple[Prediction, ...]]
     taken: int = 0  # products that got into a batch
-    answers: list[Prediction] = field(default_factory=list)
+    answers: dict[int, Prediction] = field(default_factory=dict)  # by the product's place
 
     @property
     def rest(self) -> Sequence[Product]:

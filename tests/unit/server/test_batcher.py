@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from shelfwise.records import Prediction, Product
 from shelfwise.server.batcher import HANDED, Batcher
 from shelfwise.server.errors import ApiError
+from shelfwise.server.queue import TURN
 from shelfwise.server.settings import Batching
 
 POISON = "poison"
@@ -79,6 +81,25 @@ async def occupied(batcher: Batcher, model: Model) -> asyncio.Task[tuple[Predict
     busy = asyncio.create_task(batcher.ask(products("busy"), 1, 30))
     await asyncio.to_thread(model.asked.wait, 30)
     return busy
+
+
+def test_a_request_of_two_batches_gets_its_answers_in_order_when_both_are_handed_out_late():
+    async def work(batcher: Batcher, model: Model, counted: Counted) -> None:
+        busy = await occupied(batcher, model)
+        names = [f"long {i}" for i in range(100)]
+        short = [asyncio.create_task(batcher.ask(products(f"short {i}"), 1, 30)) for i in range(2 * HANDED)]
+        long = asyncio.create_task(batcher.ask(products(*names), 1, 30))
+        await asyncio.sleep(0)
+        model.open.set()
+        while len(model.batches) < 3:  # the loop is busy, as it is under load: both batches wait to be handed out
+            time.sleep(0.001)
+        time.sleep(0.05)
+        assert [len(batch) for batch in model.batches] == [1, 2 * HANDED + TURN, len(names) - TURN]
+        assert [answer.label for answer in await long] == [f"{name} 0" for name in names]
+        assert [(await each)[0].label for each in short] == [f"short {i} 0" for i in range(2 * HANDED)]
+        await busy
+
+    run(work, max_batch_products=2 * HANDED + TURN)
 
 
 def test_each_request_gets_the_answers_to_its_own_products_in_its_own_order():
