@@ -332,7 +332,7 @@ def _load_line(row: Row) -> list[str]:
     if flood:
         load = "3 times what it can do"
     elif row["client"] == "wrk":
-        load = f"{row['connections']} clients"
+        load = "1 client" if row["connections"] == 1 else f"{row['connections']} clients"
     else:
         load = f"{number(row, 'of_capacity', '.0%')} of what it can do"
     late = " / ".join(number(row, key, ".0f") for key in ("refused_p50_ms", "refused_p99_ms"))
