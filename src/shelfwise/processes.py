@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+BACKGROUND = "shelfwise background"  # what threads are called that may be inside a model when a command ends
+
 
 def count() -> int:
     """Processes of this run, on all machines; 1 where no launcher started it."""

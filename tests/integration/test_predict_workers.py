@@ -17,6 +17,7 @@ from shelfwise.errors import CatalogueError, WorkError
 from shelfwise.pipelines import predict_job
 from shelfwise.pipelines.predict import predict
 from shelfwise.pipelines.train import train
+from support.runs import train_small, write_catalogue
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +109,24 @@ def test_an_error_of_the_file_comes_after_what_was_read_before_it(run: Path, sou
     with pytest.raises(CatalogueError, match="never closed"):
         predict(run, broken, tmp_path / "out.csv", device="cpu", chunk_rows=400, workers=2)
     assert list(tmp_path.iterdir()) == [broken]
+
+
+def test_an_interrupted_language_model_ends_at_once_and_keeps_what_is_done(tmp_path: Path) -> None:
+    train_small(write_catalogue(tmp_path / "catalogue.csv"), tmp_path / "run", model="tiny-llama", method="full")
+    source, out = tmp_path / "feed.csv", tmp_path / "out.csv"
+    source.write_text("product\n" + "".join(f"green tea {i} of {i % 977} g\n" for i in range(60_000)), encoding="utf-8")
+    words = ["predict", str(tmp_path / "run"), str(source), "--out", str(out), "--classifier", "model"]
+    job = subprocess.Popen(
+        [sys.executable, "-m", "shelfwise", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    first = tmp_path / ".out.csv.parts" / "000000.json"
+    deadline = time.monotonic() + 120
+    while not first.exists() and job.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert first.exists()
+    job.send_signal(signal.SIGINT)  # the next part is inside the model
+    said, _ = job.communicate(timeout=30)
+    assert job.returncode == 1, said
+    assert "rows are done and kept" in said
+    assert "terminate called" not in said
+    assert not out.exists()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +27,7 @@ from shelfwise.cli import (
     train,
 )
 from shelfwise.errors import ShelfwiseError
+from shelfwise.processes import BACKGROUND
 
 # The base of all wrong calls: click's ClickException, of which newer typers (0.29 is one) carry their own copy.
 _CallError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
@@ -100,4 +103,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> None:
     """Entry point of the `shelfwise` command."""
-    sys.exit(run())
+    status = run()
+    if any(thread.name.startswith(BACKGROUND) for thread in threading.enumerate()):
+        # Interrupted with a part at work: who pressed Ctrl-C need not wait for it, and no file of it is open.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)

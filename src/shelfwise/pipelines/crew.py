@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
+from shelfwise.processes import BACKGROUND
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -16,7 +18,8 @@ Result = TypeVar("Result")
 class Crew(Generic[Item, Result]):
     """Threads that each do one thing to whatever item comes next.
 
-    They are daemons: who is interrupted does not wait for what is at work.
+    Python waits for them at its end: a thread that is inside a model then would take the process down with an abort.
+    The command, which must not keep people waiting after Ctrl-C, ends the process itself.
     """
 
     def __init__(self, hands: Sequence[Callable[[Item], Result]]) -> None:
@@ -24,7 +27,7 @@ class Crew(Generic[Item, Result]):
         self._waiting: queue.SimpleQueue[tuple[Item, Future[Result]] | None] = queue.SimpleQueue()
         self._size = len(hands)
         for hand in hands:
-            threading.Thread(target=self._work, args=(hand,), daemon=True).start()
+            threading.Thread(target=self._work, args=(hand,), name=BACKGROUND).start()
 
     def each(self, items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
         """Each item with its result, in order; an error comes where the item's result would.
