@@ -5,9 +5,9 @@
     python benchmarks/predict_scale.py --model baseline --rows 200000    small
 
 A file of names is generated, of which about a tenth repeat an earlier one and one in a thousand is empty. It is
-predicted once without a break, while the memory of the process is sampled, and once with `--kills` SIGKILLs at random
-moments, resumed each time. Both outputs must be the same, byte by byte. The runs are trained here on the packaged
-sample, or named with --run.
+predicted once without a break, while the memory of the process and of its workers is sampled, and once with `--kills`
+SIGKILLs at random moments, resumed each time. Both outputs must be the same, byte by byte. The runs are trained here on
+the packaged sample, or named with --run.
 """
 
 from __future__ import annotations
@@ -91,12 +91,13 @@ class Task:
 
 
 def resident_mib(pid: int) -> float:
-    """Memory of a process that is in RAM; 0 once it has ended."""
+    """Memory of a process and its children that is in RAM; 0 once it has ended."""
     try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         fields = dict(
             line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line
         )
-        return int(fields["VmRSS"].split()[0]) / 1024
+        return int(fields["VmRSS"].split()[0]) / 1024 + sum(map(resident_mib, map(int, children)))
     except (FileNotFoundError, KeyError, ProcessLookupError):
         return 0.0
 
