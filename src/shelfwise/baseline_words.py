@@ -24,6 +24,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 BYTES = 128 << 20  # of the words' margins; where more are needed, all are forgotten and begun anew
 LEAST_WORDS = 1_024  # that are remembered however many labels there are
+MOST_WORDS = (
+    100_000  # and however few: a word's text and n-grams take about half a kilobyte, and clients can invent many
+)
 _FULL = 8  # the part of a row that makes it a full one: an eighth
 _BEGINNING = 4_096  # entries that arrays have room for at first
 
@@ -50,7 +53,7 @@ class Words:
         self._idf = np.concatenate([word.idf_, char.idf_]).astype(np.float32)
         self._weights = _Weights(weights)
         self._shape = weights.shape
-        self._capacity = max(LEAST_WORDS, BYTES // (4 * weights.shape[1]))
+        self._capacity = max(LEAST_WORDS, min(MOST_WORDS, BYTES // (4 * weights.shape[1])))
         self._lock = threading.Lock()
         self._memory = _Memory(self._capacity, *self._shape)
 

@@ -70,6 +70,7 @@ def test_they_do_not_depend_on_other_texts_to_the_last_bit(fitted: Baseline, tex
 
 def test_what_is_forgotten_is_found_again(fitted: Baseline, texts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     together = made(fitted).margins(texts)
+    assert made(fitted)._capacity == baseline_words.MOST_WORDS
     monkeypatch.setattr(baseline_words, "BYTES", 1)
     monkeypatch.setattr(baseline_words, "LEAST_WORDS", 40)
     words = made(fitted)
