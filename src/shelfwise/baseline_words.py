@@ -24,9 +24,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 BYTES = 128 << 20  # of the words' margins; where more are needed, all are forgotten and begun anew
 LEAST_WORDS = 1_024  # that are remembered however many labels there are
-MOST_WORDS = (
-    100_000  # and however few: a word's text and n-grams take about half a kilobyte, and clients can invent many
-)
+MOST_WORDS = 100_000  # and however few: a word and its n-grams take half a kilobyte, and clients can invent many
 _FULL = 8  # the part of a row that makes it a full one: an eighth
 _BEGINNING = 4_096  # entries that arrays have room for at first
 
