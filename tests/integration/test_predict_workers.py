@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from shelfwise.config import parse
+from shelfwise.config import Columns, parse
 from shelfwise.data import sample
 from shelfwise.errors import CatalogueError, WorkError
 from shelfwise.pipelines import predict_job
 from shelfwise.pipelines.predict import predict
+from shelfwise.pipelines.predict_plan import make_plan
+from shelfwise.pipelines.predict_worker import Worker
 from shelfwise.pipelines.train import train
 from support.runs import train_small, write_catalogue
 
@@ -101,6 +103,24 @@ def test_no_process_outlives_a_job_that_is_killed(run: Path, source: Path, tmp_p
     while any(map(alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(alive, workers))
+
+
+def test_a_process_whose_job_is_gone_ends_without_a_word(
+    run: Path, source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.csv"
+    plan = make_plan(run, source, out, columns=Columns(), force=False, resume=False, answerer=None)
+    worker = Worker(run, 3, plan)
+    rows = list(plan.stream)
+    assert worker.do((rows[:50], True)).tally.rows == 50
+    pipe, process = worker._process.stdout, worker._process
+    assert pipe is not None
+    pipe.close()
+    with pytest.raises((OSError, ValueError)):
+        worker.do((rows, False))
+    assert process.wait(30) == 1
+    worker.close()
+    assert capfd.readouterr().err == ""
 
 
 def test_an_error_of_the_file_comes_after_what_was_read_before_it(run: Path, source: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import signal
 import struct
 import subprocess
@@ -144,26 +145,27 @@ def main() -> None:
     source, target = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr  # nothing that is printed may stand between the frames
     try:
-        told = json.loads(_received(source))
+        _serve(source, target)
     except EOFError:
         return
+    except BrokenPipeError:  # the job was killed; Python would try again to write what is left of the answer
+        os._exit(1)
+
+
+def _serve(source: IO[bytes], target: IO[bytes]) -> None:
+    """Raises EOFError at the end of the input, and BrokenPipeError where nobody waits for an answer."""
+    told = json.loads(_received(source))
     server: _Server | None = None
     while True:
-        try:
-            asked = json.loads(_received(source))
-        except EOFError:
-            return
+        asked = json.loads(_received(source))
         try:
             server = server or _Server(told)
             done = server.do(asked)
         except ShelfwiseError as error:
             _send(target, json.dumps({"error": [type(error).__name__, str(error)]}).encode())
             continue
-        head = {
-            "rejected": [[r.id, r.source, r.reason, dict(r.values)] for r in done.rejected],
-            "tally": asdict(done.tally),
-        }
-        _send(target, json.dumps(head).encode())
+        rejected = [[r.id, r.source, r.reason, dict(r.values)] for r in done.rejected]
+        _send(target, json.dumps({"rejected": rejected, "tally": asdict(done.tally)}).encode())
         _send(target, done.out)
 
 
