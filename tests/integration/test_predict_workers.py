@@ -137,7 +137,11 @@ def test_an_interrupted_language_model_ends_at_once_and_keeps_what_is_done(tmp_p
     source.write_text("product\n" + "".join(f"green tea {i} of {i % 977} g\n" for i in range(60_000)), encoding="utf-8")
     words = ["predict", str(tmp_path / "run"), str(source), "--out", str(out), "--classifier", "model"]
     job = subprocess.Popen(
-        [sys.executable, "-m", "shelfwise", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-m", "shelfwise", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )
     first = tmp_path / ".out.csv.parts" / "000000.json"
     deadline = time.monotonic() + 120

@@ -142,7 +142,7 @@ def _ranking_list(ranking: Sequence[tuple[str, float]], digits: int | None) -> l
 _FLAT: dict[Kind, Callable[[Any], str | float]] = {
     "text": defuse,
     "share": lambda share: round(share, DECIMALS),
-    "path": _path_text,
+    "path": lambda levels: _path_text(tuple(levels)),  # lists where they were read from Parquet
     "ranking": _ranking_text,
 }
 _JSON: dict[Kind, Callable[[Any], object]] = {

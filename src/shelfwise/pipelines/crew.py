@@ -26,6 +26,7 @@ class Crew(Generic[Item, Result]):
         """Start a thread for each of `hands`."""
         self._waiting: queue.SimpleQueue[tuple[Item, Future[Result]] | None] = queue.SimpleQueue()
         self._size = len(hands)
+        self._over = False
         for hand in hands:
             threading.Thread(target=self._work, args=(hand,), name=BACKGROUND).start()
 
@@ -54,7 +55,8 @@ class Crew(Generic[Item, Result]):
             raise error
 
     def close(self) -> None:
-        """End the threads once they are done with what they were given."""
+        """End the threads once they are done with what they are at; what waits is not begun any more."""
+        self._over = True
         for _ in range(self._size):
             self._waiting.put(None)
 
@@ -71,8 +73,12 @@ class Crew(Generic[Item, Result]):
     def _work(self, hand: Callable[[Item], Result]) -> None:
         while (given := self._waiting.get()) is not None:
             item, future = given
+            if self._over:
+                future.cancel()
+                continue
             try:
                 future.set_result(hand(item))
             except BaseException as error:  # it is raised where the result is wanted
+                self._over = True  # nobody will want what was given later
                 future.set_exception(error)
             del item, future, given

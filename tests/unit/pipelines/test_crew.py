@@ -49,6 +49,42 @@ def test_an_error_comes_where_its_result_would() -> None:
     assert got == [(0, 0), (1, 1)]
 
 
+@pytest.mark.parametrize("fails", [True, False])
+def test_nothing_is_begun_after_an_error_or_the_end(fails: bool) -> None:
+    begun: list[int] = []
+    go_on = threading.Event()
+
+    def begin(number: int) -> int:
+        begun.append(number)
+        go_on.wait(10)
+        if fails:
+            raise ValueError("no")
+        return number
+
+    crew: Crew[int, int] = Crew([begin])
+    each = crew.each(range(5))
+    said: list[object] = []
+
+    def ask() -> None:
+        try:
+            said.append(next(each))
+        except ValueError as error:
+            said.append(str(error))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    while not begun:
+        time.sleep(0.001)
+    if not fails:
+        crew.close()
+    go_on.set()
+    asking.join(10)
+    crew.close()
+    time.sleep(0.05)
+    assert begun == [0]
+    assert said == ["no" if fails else (0, 0)]
+
+
 def test_results_before_an_error_of_the_items_are_not_lost() -> None:
     def items() -> Iterator[int]:
         yield from range(3)
