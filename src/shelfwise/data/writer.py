@@ -164,9 +164,11 @@ def _delimited(stream: IO[bytes], columns: Sequence[Column], delimiter: str, hea
     renderers = [_FLAT[column.kind] for column in columns]
 
     def write(rows: Sequence[Sequence[Cell]]) -> None:
+        if not rows:
+            return
         # By columns: one loop for each of them is quicker than one over the cells of each row.
-        cells = (map(render, column) for render, column in zip(renderers, zip(*rows, strict=True), strict=bool(rows)))
-        put(zip(*cells, strict=True) if rows else ())
+        cells = (map(render, column) for render, column in zip(renderers, zip(*rows, strict=True), strict=True))
+        put(zip(*cells, strict=True))
 
     # RFC 4180. The standard library's writer looks through every character of every cell twice, and takes as long for a
     # row of predictions as half of the model does (docs/lab-notes.md).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from collections import deque
@@ -24,9 +25,10 @@ class Crew(Generic[Item, Result]):
 
     def __init__(self, hands: Sequence[Callable[[Item], Result]]) -> None:
         """Start a thread for each of `hands`."""
-        self._waiting: queue.SimpleQueue[tuple[Item, Future[Result]] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[int, Item, Future[Result]] | None] = queue.SimpleQueue()
         self._size = len(hands)
-        self._over = False
+        self._given = 0
+        self._last: float = math.inf  # number of the last item that is still wanted
         for hand in hands:
             threading.Thread(target=self._work, args=(hand,), name=BACKGROUND).start()
 
@@ -56,7 +58,7 @@ class Crew(Generic[Item, Result]):
 
     def close(self) -> None:
         """End the threads once they are done with what they are at; what waits is not begun any more."""
-        self._over = True
+        self._last = -1
         for _ in range(self._size):
             self._waiting.put(None)
 
@@ -67,18 +69,19 @@ class Crew(Generic[Item, Result]):
 
     def _give(self, item: Item) -> Future[Result]:
         future: Future[Result] = Future()
-        self._waiting.put((item, future))
+        self._waiting.put((self._given, item, future))
+        self._given += 1
         return future
 
     def _work(self, hand: Callable[[Item], Result]) -> None:
         while (given := self._waiting.get()) is not None:
-            item, future = given
-            if self._over:
+            number, item, future = given
+            if number > self._last:
                 future.cancel()
                 continue
             try:
                 future.set_result(hand(item))
             except BaseException as error:  # it is raised where the result is wanted
-                self._over = True  # nobody will want what was given later
+                self._last = min(self._last, number)  # items before it may not be begun yet, and are wanted
                 future.set_exception(error)
             del item, future, given

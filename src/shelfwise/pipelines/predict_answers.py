@@ -96,7 +96,7 @@ def ask_once(answerer: Answerer, texts: Sequence[str], top_k: int) -> tuple[list
 
 
 class Memory:
-    """An answerer, be it an exact one, that remembers the texts of the last `parts` parts."""
+    """An answerer that remembers the texts of the last `parts` parts."""
 
     def __init__(self, answerer: Answerer, top_k: int, parts: int) -> None:
         self.answerer = answerer

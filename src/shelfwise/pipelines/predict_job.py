@@ -202,8 +202,10 @@ class Job:
 
     def _workers(self, plan: Plan) -> int:
         """Processes that are to answer."""
-        if self._given or self.settings.workers is not None:
-            return 1 if self._given else self.settings.workers or 1
+        if self._given:
+            return 1
+        if self.settings.workers is not None:
+            return self.settings.workers
         size = sum(source.stat().st_size for source in plan.sources if source.is_file())
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return min(cores, MOST_WORKERS) if size >= WORTH_WORKERS else 1
