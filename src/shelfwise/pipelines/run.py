@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +57,13 @@ class TrainedRun:
     train_rows: int = 0  # products trained on
     baseline_seconds: float | None = None  # of fitting and calibrating the baseline; None without one
     blend: Blend | None = None  # of the two; None where there are not both, or no validation part
+
+    def after(self, earlier: TrainedRun | None) -> TrainedRun:
+        """With the seconds and the peak of a part that went before; steps stay those of the labels."""
+        if earlier is None:
+            return self
+        peaks = [run.peak_bytes for run in (earlier, self) if run.peak_bytes is not None]
+        return replace(self, seconds=earlier.seconds + self.seconds, peak_bytes=max(peaks, default=None))
 
 
 @dataclass(frozen=True, slots=True)
