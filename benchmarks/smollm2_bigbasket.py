@@ -6,7 +6,12 @@
 Every run goes through `shelfwise.train` and `shelfwise.evaluate` with the recipes in `configs/`. The number of epochs
 and the rates are those of the recipes, chosen on validation before; test is looked at once a run.
 
-With `--jobs`, so many runs share each GPU; their times would say nothing and are left out.
+With `--jobs`, so many runs share each GPU; their times would say nothing and are left out. With `--runs`, it is those
+runs and no others, each as RECIPE:SPLIT:INPUT:SEED. A recipe with "few" in its name is given a random twentieth of the
+labelled training rows, drawn by the seed; the names of the others it may read.
+
+With `--save-log-probs` what each run says of its validation and test rows is kept for `benchmarks/three_splits.py`,
+which fits the baseline and the blend beside it; `--no-evaluation` then leaves the figures to it.
 """
 
 from __future__ import annotations
@@ -18,20 +23,34 @@ import os
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from queue import Queue
 from typing import Any
+from unittest import mock
 
 import _bench
 
-RECIPES = {
-    "full-head": "smollm2-135m-full.yaml",
-    "lora-head": "smollm2-135m-lora.yaml",
-    "lora-completion": "smollm2-135m-completion.yaml",
-    "baseline": None,
+BARE = {"pretraining_epochs": 0, "head_init": "random"}
+# A recipe of `configs/`, and what of its training is another here.
+RECIPES: dict[str, tuple[str | None, dict[str, Any]]] = {
+    "full-head": ("smollm2-135m-full.yaml", {}),
+    "full-head-bare": ("smollm2-135m-full.yaml", BARE),
+    "full-head-few": ("smollm2-135m-full.yaml", {"epochs": 40, "batch_size": 64}),
+    "lora-head": ("smollm2-135m-lora.yaml", {}),
+    "lora-head-bare": ("smollm2-135m-lora.yaml", BARE),
+    "lora-head-names": ("smollm2-135m-lora.yaml", {"pretraining_epochs": 2}),
+    "lora-completion": ("smollm2-135m-completion.yaml", {}),
+    "baseline": (None, {}),
 }
+FEW = 0.05
+SHIPPED = (
+    "full-head",
+    "full-head-few",
+    "lora-completion",
+)  # whose test rows are looked at; others have validation alone
 INPUTS = {"name": ("product",), "brand+name": ("brand", "product")}
 TIMES = ("train_s", "peak_gib", "products_per_s")
 
@@ -47,11 +66,19 @@ class Job:
 
     @property
     def title(self) -> str:
-        return f"{self.recipe}-{self.split}-{self.input}-{self.seed}"
+        return f"{self.recipe}-{self.split}-{self.input}-{self.seed}".replace("+", "_")
 
-    def words(self) -> list[str]:
-        """The command line that makes it alone."""
-        return ["--only", self.recipe, "--splits", self.split, "--inputs", self.input, "--seeds", str(self.seed)]
+    @property
+    def word(self) -> str:
+        """As `--runs` takes it."""
+        return f"{self.recipe}:{self.split}:{self.input}:{self.seed}"
+
+    @classmethod
+    def of(cls, word: str) -> Job:
+        recipe, split, given, seed = word.split(":")
+        if recipe not in RECIPES or given not in INPUTS:
+            raise argparse.ArgumentTypeError(f"{word}: no such run")
+        return cls(recipe, split, given, int(seed))
 
 
 def row_of(standing: Any, config: Any, seed: int) -> dict[str, Any]:
@@ -90,9 +117,10 @@ def configured(job: Job, options: argparse.Namespace, *, yardsticks: bool) -> An
     from shelfwise import config as configs
     from shelfwise.config import SplitConfig, TrainConfig
 
-    recipe = RECIPES[job.recipe]
+    recipe, changes = RECIPES[job.recipe]
     config = configs.load(_bench.ROOT / "configs" / recipe) if recipe else TrainConfig(model="baseline")
-    training = {"seed": job.seed, **({"max_steps": options.max_steps} if options.max_steps else {})}
+    training = {**changes, "seed": job.seed, **({"max_steps": options.max_steps} if options.max_steps else {})}
+    training |= {"packed": False} if options.padded else {}
     return config.model_copy(
         update={
             "catalogue": options.catalogue,
@@ -118,7 +146,19 @@ def measure(job: Job, options: argparse.Namespace, *, yardsticks: bool) -> list[
             _bench.say(f"  {job.title} step {progress.step}/{progress.steps}", progress.values)
 
     config = configured(job, options, yardsticks=yardsticks)
-    trained = train(config, run, hooks=Hooks(report=report, note=_bench.say))
+    began = time.perf_counter()
+    with (
+        few(job.seed) if "few" in job.recipe else nullcontext(),
+        unchecked() if options.no_evaluation else nullcontext(),
+    ):
+        trained = train(config, run, hooks=Hooks(report=report, note=_bench.say))
+    _bench.say(f"{job.title}: {trained.seconds:.0f} s of training, {time.perf_counter() - began:.0f} s in all")
+    if options.save_log_probs is not None:
+        save_log_probs(run, options.save_log_probs / f"{job.title}.npz", test=job.recipe in SHIPPED)
+    if options.no_evaluation:
+        if not options.keep_runs and job not in options.keep:
+            shutil.rmtree(run, ignore_errors=True)
+        return [{"run": job.word, "train_rows": trained.train_rows, "steps": trained.steps}]
     found = evaluate(run)
     rows = []
     for standing in found.standings:
@@ -134,14 +174,40 @@ def measure(job: Job, options: argparse.Namespace, *, yardsticks: bool) -> list[
             row["train_s"] = round(trained.baseline_seconds, 1)
         rows.append(row)
         _bench.say(row)
-    if options.save_log_probs is not None:
-        save_log_probs(run, options.save_log_probs / f"{job.title}.npz")
     if not options.keep_runs:
         shutil.rmtree(run, ignore_errors=True)
     return rows
 
 
-def save_log_probs(run: Path, path: Path) -> None:
+@contextmanager
+def few(seed: int) -> Iterator[None]:
+    """Let `shelfwise.train` see the types of a twentieth of its training rows alone."""
+    from shelfwise.pipelines import run as pipeline
+
+    def prepare(*given: Any, **named: Any) -> Any:
+        prepared = pipeline.prepare(*given, **named)
+        return replace(prepared, train=few_of(prepared.train, seed))
+
+    with mock.patch("shelfwise.pipelines.train.prepare", prepare):
+        yield
+
+
+def unchecked() -> AbstractContextManager[Any]:
+    """Leave out the search for leakage, which takes a process 10 s; `benchmarks/three_splits.py` makes it."""
+    from shelfwise.data.leakage import Leakage
+
+    return mock.patch("shelfwise.pipelines.run.find_leakage", return_value=Leakage())
+
+
+def few_of(rows: Any, seed: int) -> Any:
+    """A random twentieth of training rows, in their order."""
+    import numpy as np
+
+    chosen = np.random.default_rng(seed).choice(len(rows), round(FEW * len(rows)), replace=False)
+    return tuple(rows[i] for i in sorted(chosen.tolist()))
+
+
+def save_log_probs(run: Path, path: Path, *, test: bool) -> None:
     """What the run says of its validation and test rows, uncalibrated, by row id: to try calibrations on."""
     import numpy as np
 
@@ -156,57 +222,62 @@ def save_log_probs(run: Path, path: Path) -> None:
     parts = Splits.load(run / artifact.SPLIT).parts(source)
     classifier = Classifier.load(run, which="model")
     arrays: dict[str, Any] = {}
-    for name, products in (("validation", parts.validation), ("test", parts.test)):
+    kept = {"validation": parts.validation, **({"test": parts.test} if test else {})}
+    for name, products in kept.items():
         arrays[f"{name}_ids"] = np.array([product.id for product in products])
         arrays[f"{name}_targets"] = np.array([classifier.labels.names.index(p.label) for p in products])
-        arrays[f"{name}_log_probs"] = classifier.log_probs([p.text for p in products]).astype(np.float16)
+        arrays[f"{name}_log_probs"] = rounded(classifier.log_probs([p.text for p in products]))
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, **arrays)
 
 
+def rounded(table: Any) -> Any:
+    """Log-probabilities that pack into a third: what is likely in half precision, the rest in steps.
+
+    Under one in eight in steps of 1/64 nat, under one in 3,000 in steps of 1/4: no answer and no calibration knows it.
+    """
+    import numpy as np
+
+    steps = np.where(table < -8, 4.0, 64.0)
+    return np.where(table < -2, np.round(table * steps) / steps, table).astype(np.float16)
+
+
 def side_by_side(jobs: list[Job], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """All jobs, so many at a time on each GPU, each in a process of its own."""
+    """All jobs, shared out to so many processes on each GPU."""
     import torch
 
     gpus = max(1, torch.cuda.device_count())
-    free: Queue[int] = Queue()
-    for slot in range(gpus * options.jobs):
-        free.put(slot % gpus)
-
-    def one(job: Job) -> list[dict[str, Any]]:
-        gpu = free.get()
-        folder = options.work / "parts" / job.title
-        words = [
-            str(options.catalogue),
-            "--name",
-            options.name,
-            "--out",
-            str(folder),
-            "--work",
-            str(options.work),
-            *job.words(),
-        ]
-        words += ["--validation-size", str(options.validation_size), "--model", options.model, "--no-yardsticks"]
-        words += ["--max-steps", str(options.max_steps)] if options.max_steps else []
-        words += ["--save-log-probs", str(options.save_log_probs)] if options.save_log_probs else []
-        words += ["--keep-runs"] if options.keep_runs else []
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": str(gpu), "OMP_NUM_THREADS": "4"}
-        try:
-            done = subprocess.run([sys.executable, __file__, *words], env=environment, check=False)
-        finally:
-            free.put(gpu)
-        result = folder / f"{options.name}.json"
-        if done.returncode or not result.is_file():
-            _bench.say(f"{job.title}: failed with status {done.returncode}")
-            return []
-        rows = json.loads(result.read_text(encoding="utf-8"))["rows"]
-        return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
-
+    slots = min(gpus * options.jobs, len(jobs))
+    words = [str(options.catalogue), "--name", options.name, "--work", str(options.work), "--no-yardsticks"]
+    words += ["--validation-size", str(options.validation_size), "--model", options.model]
+    words += ["--max-steps", str(options.max_steps)] if options.max_steps else []
+    words += ["--save-log-probs", str(options.save_log_probs)] if options.save_log_probs else []
+    words += ["--seconds", str(options.seconds)] if options.seconds else []
+    words += [
+        name
+        for name, on in (
+            ("--keep-runs", options.keep_runs),
+            ("--no-evaluation", options.no_evaluation),
+            ("--padded", options.padded),
+        )
+        if on
+    ]
+    started = []
+    for slot in range(slots):
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": str(slot % gpus), "OMP_NUM_THREADS": "2"}
+        mine = [job.word for job in jobs[slot::slots]]
+        call = [sys.executable, __file__, *words, "--out", str(options.work / f"part-{slot}"), "--runs", *mine]
+        started.append(subprocess.Popen(call, env=environment))
+    for process in started:
+        if process.wait():
+            _bench.say(f"a process ended with status {process.returncode}")
     rows: list[dict[str, Any]] = []
-    with ThreadPoolExecutor(len(jobs)) as pool:
-        for found in pool.map(one, jobs):
-            rows += found
-            _bench.write(options.name, rows, options.out)
+    for slot in range(slots):
+        result = options.work / f"part-{slot}" / f"{options.name}.json"
+        if result.is_file():
+            found = json.loads(result.read_text(encoding="utf-8"))["rows"]
+            rows += [{key: value for key, value in row.items() if key not in TIMES} for row in found]
+    _bench.write(options.name, rows, options.out)
     return rows
 
 
@@ -227,17 +298,29 @@ def main() -> None:
         "--validation-size", type=float, default=0.1, help="0 trains on all 22,044 rows, as published figures do"
     )
     parser.add_argument("--name", default="smollm2_bigbasket", help="of the result file")
+    parser.add_argument("--runs", type=Job.of, nargs="+", metavar="RUN", help="these, and no others")
+    parser.add_argument("--seconds", type=float, help="no run is begun later than so many seconds after the call")
+    parser.add_argument(
+        "--keep", type=Job.of, nargs="+", default=[], metavar="RUN", help="whose folders stay in --work"
+    )
+    parser.add_argument("--padded", action="store_true", help="train through transformers' own layers")
+    parser.add_argument("--no-evaluation", action="store_true", help="keep log-probabilities alone")
     parser.add_argument("--jobs", type=int, help="runs that share a GPU; times are then left out")
     parser.add_argument("--no-yardsticks", action="store_true", help="leave the baseline beside the first run out")
     parser.add_argument("--save-log-probs", type=Path, metavar="DIR", help="keep validation and test log-probabilities")
     parser.add_argument("--keep-runs", action="store_true", help="leave the run folders in --work")
     options = parser.parse_args()
-    jobs = [Job(*parts) for parts in itertools.product(options.only, options.splits, options.inputs, options.seeds)]
+    began = time.monotonic()
+    product = itertools.product(options.only, options.splits, options.inputs, options.seeds)
+    jobs = options.runs or [Job(*parts) for parts in product]
     if options.jobs:
         side_by_side(jobs, options)
         return
     rows: list[dict[str, Any]] = []
     for job in jobs:
+        if options.seconds and time.monotonic() - began > options.seconds:
+            _bench.say(f"{job.title}: not begun, for {options.seconds:.0f} s are over")
+            continue
         yardsticks = not options.no_yardsticks and (len(options.splits) > 1 or not rows)
         rows += measure(job, options, yardsticks=yardsticks)
         _bench.write(options.name, rows, options.out)
