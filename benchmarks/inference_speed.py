@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 
 import _bench
-from training_speed import NAMES, ceiling, forget, peak
-from true_size import build
+from training_speed import NAMES, PLAINLY, ceiling, forget, peak
+from true_size import base_model
 
 PRECISIONS = ("bf16", "fp8")
 WARM, REPEATS = 3_000, 5
@@ -63,7 +63,7 @@ def make_run(base: Path, objective: str, options: argparse.Namespace) -> Path:
     values = {
         "catalogue": str(options.catalogue), "model": str(base), "method": "lora", "objective": objective,
         "baseline": False, "split": {"strategy": "random", "validation_size": 0},
-        "training": {"max_steps": 2, "batch_size": 32, "micro_batch_size": 32, "packed": False,
+        "training": {**PLAINLY, "max_steps": 2, "batch_size": 32, "micro_batch_size": 32, "packed": False,
                      "evaluations_per_epoch": 0},
     }  # fmt: skip
     train(parse(values, "inference_speed"), run)
@@ -293,6 +293,7 @@ def main() -> None:
     parser.add_argument("--names", type=int, help="most names, to try the script")
     parser.add_argument("--name", default="inference_speed", help="of the result file")
     parser.add_argument("--only", nargs="+", help="parts: bf16 fp8 agreement completion pipeline generate")
+    parser.add_argument("--keep", action="store_true", help="the base models in --work, for the next benchmark")
     parser.add_argument("--tiny", action="store_true", help="small shapes, to try the script on a CPU")
     options = parser.parse_args()
     from shelfwise.data.catalogue import read_catalogue
@@ -321,21 +322,18 @@ def main() -> None:
 
     for architecture in options.models:
         model = f"{NAMES[architecture]} (random weights)"
-        base = options.work / f"{architecture}-base"
-        shutil.rmtree(base, ignore_errors=True)
-        build(architecture, base, texts, options.tiny)
-        run = make_run(base, "head", options)
-        for precision in PRECISIONS:
-            keep(model, precision, partial(ours, run, names, precision, top, options))
-        keep(model, "agreement", partial(agreement, run, names[:2048]))
-        for batch in (64, 256):
-            keep(model, "pipeline", partial(pipeline_peer, run, names, batch, options))
-        keep(model, "generate", partial(generation_peer, base, names, 256, options))
-        if not options.only or "completion" in options.only:
-            forget()
-            whole = make_run(base, "completion", options)
-            keep(model, "completion", partial(completion, whole, names, top, options))
-        shutil.rmtree(base)
+        with base_model(architecture, texts, options) as base:
+            run = make_run(base, "head", options)
+            for precision in PRECISIONS:
+                keep(model, precision, partial(ours, run, names, precision, top, options))
+            keep(model, "agreement", partial(agreement, run, names[:2048]))
+            for batch in (64, 256):
+                keep(model, "pipeline", partial(pipeline_peer, run, names, batch, options))
+            keep(model, "generate", partial(generation_peer, base, names, 256, options))
+            if not options.only or "completion" in options.only:
+                forget()
+                whole = make_run(base, "completion", options)
+                keep(model, "completion", partial(completion, whole, names, top, options))
     if options.run:
         rows.extend(trained(options.run, options.precisions, options.catalogue))
         _bench.write(options.name, rows, options.out)

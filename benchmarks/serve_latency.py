@@ -28,11 +28,11 @@ from typing import Any
 import _bench
 import _latency
 from _service import Histogram, Service, measured, service
-from true_size import build
+from training_speed import NAMES, PLAINLY
+from true_size import base_model
 
-NAMES = {"llama": "llama2-7b", "falcon": "falcon-7b"}
 PATH = "/v1/classify"
-STEPS, BATCH = 2, 256
+STEPS, BATCH = 2, 32
 LOADING_S = 400.0
 
 
@@ -48,8 +48,9 @@ def make_run(base: Path, run: Path, catalogue: Path) -> None:
         "method": "lora",
         "baseline": False,
         "split": {"strategy": "random", "validation_size": 0},
-        "training": {"max_steps": STEPS, "batch_size": BATCH, "micro_batch_size": BATCH, "evaluations_per_epoch": 0},
-    }
+        "training": {**PLAINLY, "max_steps": STEPS, "batch_size": BATCH, "micro_batch_size": BATCH, "packed": False,
+                     "evaluations_per_epoch": 0},
+    }  # fmt: skip
     train(parse(values, "serve_latency"), run)
 
 
@@ -128,9 +129,11 @@ def main() -> None:
     parser.add_argument("--serve-options", nargs="+", default=[], help="words for `shelfwise serve`; give them last")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and of the order of names")
     parser.add_argument("--name", default="serve_latency", help="of the result file")
+    parser.add_argument("--keep", action="store_true", help="what is made in --work, for the next benchmark")
     parser.add_argument("--tiny", action="store_true", help="small shapes, to try the script on a CPU")
     options, rest = parser.parse_known_args()
     options.serve_options += rest
+    from shelfwise import artifact
     from shelfwise.data.catalogue import read_catalogue
     from shelfwise.pipelines.finetune import quiet_libraries
 
@@ -142,18 +145,17 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     rows: list[_row] = []
     for architecture in options.models:
-        base, run = options.work / f"{architecture}-base", options.work / f"{architecture}-run"
-        shutil.rmtree(base, ignore_errors=True)
-        build(architecture, base, texts, options.tiny)
-        try:
-            make_run(base, run, options.catalogue)
-            _forget()
-            rows += measure(architecture, run, requests, options)
-        except (Exception, SystemExit) as error:  # one that fails is recorded, and the others still run
-            traceback.print_exc()
-            rows.append({"model": NAMES[architecture], "error": f"{type(error).__name__}: {error}"[-2000:]})
-        _bench.write(options.name, rows, options.out)
-        shutil.rmtree(base)
+        run = options.work / f"{architecture}-run"
+        with base_model(architecture, texts, options) as base:
+            try:
+                if not (options.keep and (run / artifact.MANIFEST).is_file()):
+                    make_run(base, run, options.catalogue)
+                _forget()
+                rows += measure(architecture, run, requests, options)
+            except (Exception, SystemExit) as error:  # one that fails is recorded, and the others still run
+                traceback.print_exc()
+                rows.append({"model": NAMES[architecture], "error": f"{type(error).__name__}: {error}"[-2000:]})
+            _bench.write(options.name, rows, options.out)
 
 
 def _forget() -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 
 import _bench
-from true_size import build
+from true_size import base_model
 
 NAMES = {"llama": "llama2-7b", "falcon": "falcon-7b"}
 
@@ -61,6 +61,9 @@ OURS = {
     "qlora-64": Ours("qlora, batch 64", "qlora", 64, 15, {}),
     "qlora-small": Ours("qlora, small card", "qlora", 16, 30, {"gradient_checkpointing": True}, micro=8),
     "full": Ours("full", "full", 1536, 18, {"optimizer": "adamw_bf16"}, micro=768),
+    "full-1024": Ours("full, batch 1024 in two", "full", 1024, 15, {"optimizer": "adamw_bf16"}, micro=512),
+    "full-640": Ours("full, batch 640", "full", 640, 20, {"optimizer": "adamw_bf16"}),
+    "full-512": Ours("full, batch 512", "full", 512, 20, {"optimizer": "adamw_bf16"}),
     "full-256": Ours("full, batch 256", "full", 256, 15, {"optimizer": "adamw_bf16"}),
     "full-64": Ours("full, batch 64", "full", 64, 15, {"optimizer": "adamw_bf16"}),
 }
@@ -71,6 +74,8 @@ PEERS = {
     "head": Peer("transformers + PEFT, batch 128, head", "SEQ_CLS", 128, 20),
     "trl": Peer("TRL SFTTrainer, packed", "PACKED", 16, 20),
 }
+# Random weights have nothing to learn names with, nor to make of labels.
+PLAINLY: dict[str, Any] = {"pretraining_epochs": 0, "head_init": "random"}
 PACKED_TOKENS = 512  # of a sequence that TRL packs names into
 
 
@@ -128,7 +133,7 @@ def ours(architecture: str, setting: Ours, base: Path, options: argparse.Namespa
     batch = min(setting.batch, options.batch or setting.batch)
     micro = min(setting.micro or batch, batch)
     training = {"max_steps": options.steps or setting.steps, "batch_size": batch, "micro_batch_size": micro}
-    training |= {"evaluations_per_epoch": 0, "gradient_checkpointing": False, **setting.training}
+    training |= PLAINLY | {"evaluations_per_epoch": 0, "gradient_checkpointing": False, **setting.training}
     config = parse(
         {
             "catalogue": str(options.catalogue),
@@ -348,6 +353,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="optimiser steps, to try the script")
     parser.add_argument("--batch", type=int, help="most rows a step, to try the script")
     parser.add_argument("--name", default="training_speed", help="of the result file")
+    parser.add_argument("--keep", action="store_true", help="the base models in --work, for the next benchmark")
     parser.add_argument("--tiny", action="store_true", help="small shapes, to try the script on a CPU")
     options = parser.parse_args()
     from shelfwise.data.catalogue import read_catalogue
@@ -360,22 +366,19 @@ def main() -> None:
     _bench.say(f"a bf16 product of 8192 cubed: {top:.0f} TFLOP/s")
     rows: list[dict[str, Any]] = []
     for architecture in options.models:
-        base = options.work / f"{architecture}-base"
-        shutil.rmtree(base, ignore_errors=True)
-        build(architecture, base, texts, options.tiny)
-        for name in options.settings:
-            setting, measure = (OURS[name], ours) if name in OURS else (PEERS[name], peer)
-            forget()
-            row: dict[str, Any] = {"model": f"{NAMES[architecture]} (random weights)", "setting": setting.title}
-            try:
-                row |= {"ceiling_tflops": round(top), **measure(architecture, setting, base, options)}
-            except Exception as error:  # one that fails is recorded, and the others still run
-                traceback.print_exc()
-                row["error"] = f"{type(error).__name__}: {error}"[:500]
-            rows.append(row)
-            _bench.say(row)
-            _bench.write(options.name, rows, options.out)
-        shutil.rmtree(base)
+        with base_model(architecture, texts, options) as base:
+            for name in options.settings:
+                setting, measure = (OURS[name], ours) if name in OURS else (PEERS[name], peer)
+                forget()
+                row: dict[str, Any] = {"model": f"{NAMES[architecture]} (random weights)", "setting": setting.title}
+                try:
+                    row |= {"ceiling_tflops": round(top), **measure(architecture, setting, base, options)}
+                except Exception as error:  # one that fails is recorded, and the others still run
+                    traceback.print_exc()
+                    row["error"] = f"{type(error).__name__}: {error}"[:500]
+                rows.append(row)
+                _bench.say(row)
+                _bench.write(options.name, rows, options.out)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ import shutil
 import statistics
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,20 @@ def build(architecture: str, folder: Path, texts: list[str], tiny: bool) -> None
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder, max_shard_size="5GB")
     _bench.say(f"{architecture}: {model.num_parameters() / 1e9:.2f}B parameters in {time.perf_counter() - began:.0f} s")
+
+
+@contextmanager
+def base_model(architecture: str, texts: list[str], options: argparse.Namespace) -> Iterator[Path]:
+    """The folder of a base model under --work; with --keep it is left there, and one that is there is taken."""
+    base: Path = options.work / f"{architecture}-base"
+    whole = base / "whole"
+    if not (options.keep and whole.is_file()):
+        shutil.rmtree(base, ignore_errors=True)
+        build(architecture, base, texts, options.tiny)
+        whole.touch()
+    yield base
+    if not options.keep:
+        shutil.rmtree(base)
 
 
 def measure(architecture: str, method: str, base: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -160,6 +176,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=["llama", "falcon"], default=["llama", "falcon"])
     parser.add_argument("--methods", nargs="+", choices=["lora", "qlora", "full"], default=["lora", "qlora", "full"])
     parser.add_argument("--name", default="true_size", help="of the result file")
+    parser.add_argument("--keep", action="store_true", help="the base models in --work, for the next benchmark")
     parser.add_argument("--tiny", action="store_true", help="small shapes, to try the script on a CPU")
     options = parser.parse_args()
     from shelfwise.data.catalogue import read_catalogue
@@ -169,21 +186,18 @@ def main() -> None:
     texts = [product.text for product in read_catalogue(options.catalogue).products]
     rows = []
     for architecture in options.models:
-        base = options.work / f"{architecture}-base"
-        shutil.rmtree(base, ignore_errors=True)
-        build(architecture, base, texts, options.tiny)
-        for method in options.methods:
-            try:
-                rows.append(measure(architecture, method, base, options))
-            except Exception as error:  # one that fails is recorded, and the others still run
-                traceback.print_exc()
-                rows.append(
-                    {"model": architecture, "method": method, "error": f"{type(error).__name__}: {error}"[:500]}
-                )
-            gc.collect()
-            _bench.say(rows[-1])
-            _bench.write(options.name, rows, options.out)
-        shutil.rmtree(base)
+        with base_model(architecture, texts, options) as base:
+            for method in options.methods:
+                try:
+                    rows.append(measure(architecture, method, base, options))
+                except Exception as error:  # one that fails is recorded, and the others still run
+                    traceback.print_exc()
+                    rows.append(
+                        {"model": architecture, "method": method, "error": f"{type(error).__name__}: {error}"[:500]}
+                    )
+                gc.collect()
+                _bench.say(rows[-1])
+                _bench.write(options.name, rows, options.out)
 
 
 if __name__ == "__main__":

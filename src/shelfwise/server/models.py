@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -94,9 +96,29 @@ def load(name: str, run: Path, settings: Settings, clock: Callable[[], float] = 
     )
     if version_of(run) != version:
         raise WorkError(f"{run}: replaced while it was being loaded. Load it again.")
+    if on_gpu():
+        one_thread()
     loaded = Loaded(name, run, version, classifier, clock())
     check(loaded.predict([CANARY], 1), loaded)
     return loaded
+
+
+def on_gpu() -> bool:
+    """Whether a model of this process lies on a GPU."""
+    torch = sys.modules.get("torch")  # not imported for a baseline, which does without
+    return torch is not None and bool(torch.cuda.is_initialized())
+
+
+def one_thread() -> None:
+    """Let the CPU's part of a GPU's answers be done by the thread that asks.
+
+    It is tokenising and laying out a handful of names. torch's and the tokenizer's other threads cost more to wake than
+    they do, and wait for more in loops, on the cores that requests need (docs/lab-notes.md).
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def canary() -> Product:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -197,3 +198,20 @@ def test_the_openapi_document_says_every_error_and_gives_examples(run):
     assert set(classify["responses"]) == told
     assert "examples" in classify["requestBody"]["content"]["application/json"]
     assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_what_a_gpu_leaves_to_the_cpu_is_done_by_one_thread(run, monkeypatch, on_gpu):
+    import torch
+
+    monkeypatch.setattr(models, "on_gpu", lambda: on_gpu)
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        models.load("shelves", run, Settings(runs=(str(run),)))
+        assert torch.get_num_threads() == (1 if on_gpu else 2)
+        assert os.environ.get("TOKENIZERS_PARALLELISM") == ("false" if on_gpu else None)
+    finally:
+        torch.set_num_threads(before)
+        os.environ.pop("TOKENIZERS_PARALLELISM", None)
