@@ -1,13 +1,16 @@
 """SmolLM2-135M, the baseline and their blend on three splits, from names alone and from brand and name, in one table.
 
-    python benchmarks/three_splits.py CATALOGUE --log-probs DIR --out benchmarks/results
+    python benchmarks/three_splits.py CATALOGUE --log-probs DIR --out benchmarks/results [--seeds 0 1 2]
 
 The language model was trained and asked on a GPU, by `benchmarks/smollm2_bigbasket.py --splits random grouped brand
---inputs name brand+name --save-log-probs DIR`. Here what it said of each validation and test row (uncalibrated
+--inputs name brand+name --seeds 0 1 2 --save-log-probs DIR`. Here what it said of each validation and test row (uncalibrated
 log-probabilities, in half precision) goes through `shelfwise.train` in place of the weights, so that calibration,
 thresholds, the baseline, the blend, `shelfwise evaluate` and `shelfwise compare` are the current code on the very same
 answers. Each run stands there twice: as one that answers with its blend, and as one that answers with its model.
-Times are left out: nothing is computed here but the baseline.
+Times are left out: nothing is computed here but the baseline, which is fitted once for all seeds of a line.
+
+`accepted_share_98`: of test rows, how many are answered without a second look where 98 of 100 accepted answers are
+promised to be right, by thresholds fitted on validation for that promise.
 """
 
 from __future__ import annotations
@@ -51,16 +54,30 @@ def recorded(path: Path, catalogue: Any) -> Recorded:
     return Recorded(by_text)
 
 
-def runs_of(split: str, given: str, options: argparse.Namespace) -> tuple[Path, Path]:
-    """Run folders of these answers, made by `shelfwise.train` and evaluated: of the blend, and of the model alone."""
+def runs_of(split: str, given: str, seed: int, options: argparse.Namespace) -> tuple[Path, Path, dict[str, Any]]:
+    """Run folders of these answers, made by `shelfwise.train` and evaluated: of the blend, and of the model alone.
+
+    And what the blend accepts at a promise of 98 in 100.
+    """
     from shelfwise import artifact
     from shelfwise import config as configs
+    from shelfwise.baseline import Baseline
     from shelfwise.config import SplitConfig
     from shelfwise.data.catalogue import read_catalogue
     from shelfwise.pipelines import breakdown
+    from shelfwise.pipelines import train as pipeline
     from shelfwise.pipelines.evaluate import evaluate
     from shelfwise.pipelines.run import TrainedRun, begin, calibrate
     from shelfwise.pipelines.train import facts, train
+
+    fit_baseline = pipeline._fit_baseline
+
+    def fitted_once(prepared: Any, out: Path) -> Any:
+        kept = options.work / f"baseline-{split}-{given}"
+        if not kept.is_dir():
+            fit_baseline(prepared, kept)
+        shutil.copytree(kept / artifact.BASELINE, out / artifact.BASELINE)
+        return calibrate(Baseline.load(out / artifact.BASELINE), prepared)
 
     config = configs.load(_bench.ROOT / "configs" / "smollm2-135m-full.yaml").model_copy(
         update={
@@ -71,8 +88,8 @@ def runs_of(split: str, given: str, options: argparse.Namespace) -> tuple[Path, 
         }
     )
     source = read_catalogue(options.catalogue, config.columns, config.text_columns, labels="required")
-    scorer = recorded(options.log_probs / f"full-head-{split}-{given.replace('+', '_')}-0.npz", source)
-    both, alone = (options.work / f"smollm2-{split}-{given}-{who}" for who in ("blend", "model"))
+    scorer = recorded(options.log_probs / f"full-head-{split}-{given.replace('+', '_')}-{seed}.npz", source)
+    both, alone = (options.work / f"smollm2-{split}-{given}-{seed}-{who}" for who in ("blend", "model"))
     for run in (both, alone):
         shutil.rmtree(run, ignore_errors=True)
 
@@ -83,6 +100,7 @@ def runs_of(split: str, given: str, options: argparse.Namespace) -> tuple[Path, 
     with (
         mock.patch("shelfwise.pipelines.finetune.finetune", from_the_record),
         mock.patch("shelfwise.classifier._engine", return_value=scorer),
+        mock.patch.object(pipeline, "_fit_baseline", fitted_once),
         # Brands left out of the text would be new questions, and there is nobody to ask.
         mock.patch.object(breakdown, "without_brand", lambda panel, plain, *_: (None,) * len(plain)),
     ):
@@ -93,11 +111,37 @@ def runs_of(split: str, given: str, options: argparse.Namespace) -> tuple[Path, 
         artifact.write_manifest(alone, facts(replace(trained, config=settled)))
         for run in (both, alone):
             evaluate(run)
-    return both, alone
+        return both, alone, accepted_at(0.98, both, source)
 
 
-def rows_of(both: Path, alone: Path, split: str, given: str) -> list[dict[str, Any]]:
-    """What README's table needs of one run's classifiers."""
+def accepted_at(promise: float, run: Path, catalogue: Any) -> dict[str, Any]:
+    """What a run's blend accepts of test, and how much of it is right, at another promise than the usual one."""
+    from shelfwise import artifact
+    from shelfwise.calibration import Calibration
+    from shelfwise.classifier import Classifier
+    from shelfwise.data.split import Splits
+    from shelfwise.pipelines.run import held_out_together
+    from shelfwise.thresholds import Shelves
+
+    classifier = Classifier.load(run, which="blend")
+    splits = Splits.load(run / artifact.SPLIT)
+    parts = splits.parts(catalogue)
+    truth = {name: np.array([classifier.labels.names.index(p.label) for p in rows]) for name, rows in
+             (("validation", parts.validation), ("test", parts.test))}  # fmt: skip
+    calibration = Calibration.fit(
+        classifier.log_probs([p.text for p in parts.validation]), truth["validation"], labels=classifier.labels,
+        clusters=held_out_together(parts.validation, splits), promise=promise,
+    )  # fmt: skip
+    told = calibration.probabilities(classifier.log_probs([p.text for p in parts.test]))
+    decided = calibration.decide(told, Shelves.of(classifier.labels))
+    sure = decided.level == 0
+    name = f"{promise:.2f}".partition(".")[2]
+    right = float((told.argmax(1) == truth["test"])[sure].mean()) if sure.any() else 0.0
+    return {f"accepted_share_{name}": float(sure.mean()), f"accepted_precision_{name}": right}
+
+
+def rows_of(both: Path, alone: Path, more: dict[str, Any], split: str, given: str, seed: int) -> list[dict[str, Any]]:
+    """What README's table needs of one run's classifiers; of the first seed also those that have none."""
     from shelfwise.pipelines.compare import compare
     from shelfwise.pipelines.evaluation import Evaluation
 
@@ -107,6 +151,8 @@ def rows_of(both: Path, alone: Path, split: str, given: str) -> list[dict[str, A
     gain = compared.pair(both.name, alone.name)
     rows = []
     for standing in found.standings:
+        if seed and standing.kind in ("majority", "baseline"):
+            continue
         row: dict[str, Any] = {"model": standing.name, "split": split, "input": given, "rows": standing.scores.n}
         row |= {"accuracy": standing.scores.accuracy, "macro_f1": standing.scores.macro_f1}
         row |= {"accuracy_low": standing.interval.low, "accuracy_high": standing.interval.high}
@@ -129,13 +175,13 @@ def rows_of(both: Path, alone: Path, split: str, given: str) -> list[dict[str, A
             row |= {"types_kept": verdicts.count("kept"), "types_broken": verdicts.count("broken")}
             row["types_too_few"] = verdicts.count("too few to tell")
         if (pair := pairs.get(standing.kind)) is not None:
-            row |= {"seeds": [0], "train_rows": found.facts.train_rows}
+            row |= {"seeds": [seed], "train_rows": found.facts.train_rows}
             row |= {"more_than_baseline": pair.accuracy, "more_low": pair.accuracy_interval.low}
             row |= {"more_high": pair.accuracy_interval.high, "mcnemar_p": pair.paired.p_value}
             row |= {"macro_f1_more": pair.macro_f1.value, "macro_f1_more_low": pair.macro_f1.interval.low}
             row |= {"macro_f1_more_high": pair.macro_f1.interval.high, "macro_f1_p": pair.macro_f1.p_value}
         if standing.kind == "blend" and found.blend is not None:
-            row |= {"weight": found.blend.weight, "validation_accuracy": found.blend.blend.accuracy}
+            row |= more | {"weight": found.blend.weight, "validation_accuracy": found.blend.blend.accuracy}
             row |= {"validation_accuracy_model": found.blend.model.accuracy}
             row |= {"validation_accuracy_baseline": found.blend.baseline.accuracy}
             row |= {"more_than_model": gain.accuracy, "more_than_model_low": gain.accuracy_interval.low}
@@ -151,12 +197,14 @@ def main() -> None:
     parser.add_argument("--log-probs", type=Path, required=True, metavar="DIR")
     parser.add_argument("--out", type=Path, default=_bench.RESULTS)
     parser.add_argument("--work", type=Path, default=Path("runs"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--inputs", nargs="+", choices=list(INPUTS), default=list(INPUTS))
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
     parser.add_argument("--name", default="three_splits", help="of the result file")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    for split, given in itertools.product(options.splits, INPUTS):
-        rows += rows_of(*runs_of(split, given, options), split, given)
+    for split, given, seed in itertools.product(options.splits, options.inputs, options.seeds):
+        rows += rows_of(*runs_of(split, given, seed, options), split, given, seed)
         _bench.write(options.name, rows, options.out)
 
 

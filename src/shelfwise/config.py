@@ -64,7 +64,7 @@ class TrainingConfig(_Strict):
     # are read too, rows that are held out never. None: the base model's recipe; 0: none.
     pretraining_epochs: float | None = Field(None, ge=0, le=100_000)
     # What a fresh classification head begins with: what the base model makes of each label's text, or random numbers.
-    # auto: labels, but for a base model whose own weights are random.
+    # auto: labels where all weights of a pretrained model are trained.
     head_init: Literal["auto", "labels", "random"] = "auto"
     max_steps: int | None = Field(None, ge=1)  # optimiser steps; overrides epochs
     batch_size: int = Field(256, ge=1)  # products an optimiser step, over all processes

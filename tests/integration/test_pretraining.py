@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoConfig
 
 from shelfwise import artifact, cli
 from shelfwise import config as configs
 from shelfwise.classifier import Classifier
 from shelfwise.config import parse
 from shelfwise.errors import CorruptArtifactError, InterruptedRunError
-from shelfwise.modeling import head_init
+from shelfwise.modeling import head_init, registry
 from shelfwise.modeling.encoding import Encoder, load_tokenizer
 from shelfwise.pipelines import finetune
 from shelfwise.pipelines.pretraining import Pretraining, texts_of
@@ -207,17 +208,31 @@ def test_few_steps_read_names_for_no_more_steps(catalogue: Path, bases: dict[str
     assert max(r.steps for r in reports) == 2
 
 
-def test_fresh_models_read_no_names_and_begin_with_random_heads_unless_asked(
-    catalogue: Path, bases: dict[str, Path], tmp_path: Path
-) -> None:
+def test_what_is_done_where_nothing_is_said_is_what_was_measured(bases: dict[str, Path], prepared: Prepared) -> None:
+    base = bases["llama"]
+    spec = registry.MODELS["smollm2-135m"]
     found = {}
-    for model in ("tiny-llama", str(bases["llama"])):
-        values = values_of(catalogue, Path(model), max_steps=1, pretraining_epochs=None)
-        run = tmp_path / Path(model).name
-        trained({**values, "model": model}, run)
-        training = configs.load(run / artifact.CONFIG).training
-        found[model == "tiny-llama"] = (training.pretraining_epochs, training.head_init)
-    assert found == {True: (0, "random"), False: (0, "labels")}
+    for name, resolved in {
+        "smollm2-135m": registry.ResolvedModel("smollm2-135m", base, "", spec),
+        "a folder": registry.ResolvedModel(str(base), base, "", None),
+        "tiny-llama": registry.ResolvedModel("tiny-llama", None, "", registry.MODELS["tiny-llama"]),
+    }.items():
+        for method in ("full", "lora"):
+            if name == "tiny-llama" and method == "lora":
+                continue
+            config = parse(values_of(Path("unused"), base, method, pretraining_epochs=None), "test")
+            encoder = Encoder(load_tokenizer(base), PromptFormat())
+            items = finetune.encode_items(encoder, "head", prepared)
+            shape = AutoConfig.from_pretrained(base)
+            settled, _ = finetune.settle(config, resolved, shape, items, torch.device("cpu"), "fp32")
+            found[name, method] = (settled.training.pretraining_epochs, settled.training.head_init)
+    assert found == {
+        ("smollm2-135m", "full"): (2, "labels"),
+        ("smollm2-135m", "lora"): (0, "random"),
+        ("a folder", "full"): (0, "labels"),
+        ("a folder", "lora"): (0, "random"),
+        ("tiny-llama", "full"): (0, "random"),
+    }
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
@@ -243,7 +258,7 @@ def test_a_head_begins_with_the_directions_of_its_labels_texts(
         found["alone"], found["states"] = torch.stack(alone).detach(), states
 
     monkeypatch.setattr(finetune, "init_from_labels", look)
-    values = values_of(catalogue, bases[architecture], method, pretraining_epochs=0, max_steps=1)
+    values = values_of(catalogue, bases[architecture], method, pretraining_epochs=0, max_steps=1, head_init="labels")
     trained(values, tmp_path / "run")
     assert found["trains"]
     assert found["own"] == list(range(len(found["own"])))  # each label's text is nearest to its own row

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -41,6 +41,7 @@ from shelfwise.pipelines.stopping import interrupted, stopping_on_signals
 
 if TYPE_CHECKING:
     from shelfwise.config import Precision
+    from shelfwise.records import Method
 
 
 def finetune(
@@ -220,15 +221,18 @@ def settle(
                 if training.pretraining_epochs is None
                 else training.pretraining_epochs
             ),
-            "head_init": training.head_init
-            if training.head_init != "auto"
-            else "labels"
-            if resolved.folder
-            else "random",
+            "head_init": _head_init(config, choice.method, fresh=resolved.folder is None),
         }
     )
     revision = resolved.revision or None
     return config.model_copy(update={"method": choice.method, "revision": revision, "training": filled}), choice
+
+
+def _head_init(config: TrainConfig, method: Method, *, fresh: bool) -> Literal["labels", "random"]:
+    """What a head begins with. Under adapters the labels' texts gained nothing (docs/lab-notes.md)."""
+    if config.training.head_init != "auto":
+        return config.training.head_init
+    return "labels" if method == "full" and config.objective == "head" and not fresh else "random"
 
 
 def _plan_line(config: TrainConfig, choice: memory.Choice, device: torch.device) -> str:
