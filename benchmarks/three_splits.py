@@ -3,10 +3,10 @@
     python benchmarks/three_splits.py CATALOGUE --log-probs DIR --out benchmarks/results [--seeds 0 1 2]
 
 The language model was trained and asked on a GPU, by `benchmarks/smollm2_bigbasket.py --splits random grouped brand
---inputs name brand+name --seeds 0 1 2 --save-log-probs DIR`. Here what it said of each validation and test row (uncalibrated
-log-probabilities, in half precision) goes through `shelfwise.train` in place of the weights, so that calibration,
-thresholds, the baseline, the blend, `shelfwise evaluate` and `shelfwise compare` are the current code on the very same
-answers. Each run stands there twice: as one that answers with its blend, and as one that answers with its model.
+--inputs name brand+name --seeds 0 1 2 --save-log-probs DIR`. Here what it said of each validation and test row
+(uncalibrated log-probabilities, in half precision) goes through `shelfwise.train` in place of the weights, so that
+calibration, thresholds, the baseline, the blend, `shelfwise evaluate` and `shelfwise compare` are the current code on
+the very same answers. Each run stands there twice: as one that answers with its blend, and as one that answers with its model.
 Times are left out: nothing is computed here but the baseline, which is fitted once for all seeds of a line.
 
 `accepted_share_98`: of test rows, how many are answered without a second look where 98 of 100 accepted answers are
