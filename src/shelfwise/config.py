@@ -19,6 +19,7 @@ SplitStrategy = Literal["grouped", "random", "brand"]
 Precision = Literal["bf16", "fp16", "fp32"]
 # Of answers: fp8 rounds the weights and inputs of a finished run's products.
 Arithmetic = Literal["auto", "bf16", "fp16", "fp32", "fp8"]
+LANGUAGE_MODEL = "smollm2-135m"  # where one is wanted and none is named
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 
 
@@ -59,7 +60,7 @@ class LoraSettings(_Strict):
 class TrainingConfig(_Strict):
     """The optimisation. None and "auto" are filled from the base model's recipe and the hardware."""
 
-    epochs: float = Field(5, gt=0, le=100_000)
+    epochs: float = Field(6, gt=0, le=100_000)
     # Passes over the catalogue's own names by next-token prediction before the labels are learned; rows without a type
     # are read too, rows that are held out never. None: the base model's recipe; 0: none.
     pretraining_epochs: float | None = Field(None, ge=0, le=100_000)
@@ -109,7 +110,9 @@ class TrainConfig(_Strict):
     columns: Columns = Columns()
     text_columns: tuple[Role, ...] = ("product",)
     split: SplitConfig = SplitConfig()
-    model: str = "smollm2-135m"
+    # auto: a language model where there is a GPU or something only it can do is asked for, else the baseline: see
+    # `pipelines.model_choice`.
+    model: str = "auto"
     revision: str | None = None  # of a hub model; None: the registry's pinned one
     method: Literal["auto", "full", "lora", "qlora"] = "auto"
     objective: Literal["head", "completion"] = "head"

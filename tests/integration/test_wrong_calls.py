@@ -303,6 +303,7 @@ def test_ctrl_c_before_anything_was_written_says_so(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("shelfwise.pipelines.train.prepare", interrupt)
-    assert cli.run(["train", str(shop / "good.csv"), "--out", str(tmp_path / "run")]) == 1
+    call = ["train", str(shop / "good.csv"), "--model", "baseline", "--out", str(tmp_path / "run")]
+    assert cli.run(call) == 1
     assert capsys.readouterr().err == "error: interrupted. Nothing was written under a final name.\n"
     assert list(tmp_path.iterdir()) == []

@@ -98,7 +98,7 @@ ClassifierOption = Annotated[
 ]
 
 # Options that make or change a run's configuration; None: as the configuration has it.
-ModelOption = Annotated[str | None, typer.Option(help="Base model: see 'shelfwise models'; a folder; a hub id.")]
+ModelOption = Annotated[str | None, typer.Option(help="Base model: see 'shelfwise models'; a folder; a hub id; auto.")]
 ObjectiveOption = Annotated[Objective | None, typer.Option(help="A classification head, or the label as text.")]
 BatchSizeOption = Annotated[int | None, typer.Option(help="Products an optimiser step.")]
 MicroBatchSizeOption = Annotated[

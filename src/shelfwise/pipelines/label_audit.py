@@ -21,6 +21,7 @@ from shelfwise.data.reader import open_rows
 from shelfwise.data.writer import Column, format_of, open_writer
 from shelfwise.errors import InputError
 from shelfwise.pipelines import confident_learning
+from shelfwise.pipelines.model_choice import with_model
 from shelfwise.pipelines.model_judge import ModelJudge, require_model
 from shelfwise.pipelines.out_of_fold import BaselineJudge, Judge, OutOfFold, Progress, out_of_fold
 from shelfwise.pipelines.predict_plan import free_names
@@ -152,6 +153,7 @@ def audit_labels(
     _require_writable(catalogue_path, out)
     confident_learning.require()
     if config is not None:
+        config = with_model(config, device, (hooks or Hooks()).note)
         require_model(config)
     catalogue = read_catalogue(catalogue_path, columns, text_columns, labels="required")
     require_trainable(catalogue)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shelfwise.config import TrainConfig
+from shelfwise.config import LANGUAGE_MODEL, TrainConfig
 from shelfwise.errors import ConfigError, InputError, ModelNotFoundError
 from shelfwise.modeling import backbone, hardware, memory, published, registry, speed
 from shelfwise.modeling.memory import GIB, Choice, Shape, Wish
@@ -99,6 +99,8 @@ def plan(
     """
     if row_tokens is not None and not 1 <= row_tokens <= 1_000_000:
         raise InputError(f"--row-tokens {row_tokens}: the tokens of the longest row, from 1 to 1,000,000.")
+    if config.model == "auto":
+        config = config.model_copy(update={"model": LANGUAGE_MODEL})
     place = _place(gpu, gpu_memory)
     shape = _shape(config)
     lengths = row_lengths(config, row_tokens)

@@ -16,6 +16,7 @@ from shelfwise.calibration import Calibration
 from shelfwise.config import TrainConfig
 from shelfwise.errors import InputError, RunFolderError, StorageError
 from shelfwise.pipelines import card, trackers
+from shelfwise.pipelines.model_choice import with_model
 from shelfwise.pipelines.run import (
     Calibrated,
     Hooks,
@@ -62,6 +63,7 @@ def train(
         config = _settle(config, out, resume)
         _wait_for_all()  # the first process writes into `out` when all have looked at it
         trackers.require(config.trackers)
+        config = with_model(config, device, hooks.note)
         if config.model != "baseline":
             from shelfwise.modeling.registry import require_name  # loads no torch
 
