@@ -6,7 +6,8 @@ The language model was trained and asked on a GPU, by `benchmarks/smollm2_bigbas
 --inputs name brand+name --seeds 0 1 2 --save-log-probs DIR`. Here what it said of each validation and test row
 (uncalibrated log-probabilities, in half precision) goes through `shelfwise.train` in place of the weights, so that
 calibration, thresholds, the baseline, the blend, `shelfwise evaluate` and `shelfwise compare` are the current code on
-the very same answers. Each run stands there twice: as one that answers with its blend, and as one that answers with its model.
+the very same answers. Each run stands there twice: as one that answers with its blend, and as one that answers with
+its model.
 Times are left out: nothing is computed here but the baseline, which is fitted once for all seeds of a line.
 
 `accepted_share_98`: of test rows, how many are answered without a second look where 98 of 100 accepted answers are
@@ -147,8 +148,12 @@ def rows_of(both: Path, alone: Path, more: dict[str, Any], split: str, given: st
 
     found = Evaluation.load(both / "evaluation")
     compared = compare([both, alone])
-    pairs = {"blend": compared.pair(both.name, "baseline"), "model": compared.pair(alone.name, "baseline")}
-    gain = compared.pair(both.name, alone.name)
+    of_both, of_model = (
+        next(each.title for each in compared.contestants if each.title.startswith(run.name)) for run in (both, alone)
+    )
+    pairs = {"blend": compared.pair(of_both, "baseline"), "model": compared.pair(of_model, "baseline")}
+    gain = compared.pair(of_both, of_model)
+    assert gain is not None
     rows = []
     for standing in found.standings:
         if seed and standing.kind in ("majority", "baseline"):
