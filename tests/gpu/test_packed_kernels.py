@@ -124,4 +124,4 @@ def test_answers_of_a_model(architecture: str, fp8: bool) -> None:
     assert len(inference.recorded) > 1
     margin = 0.25 if fp8 else 0.03  # fp8: 3 bits of mantissa, at random weights
     for found, given in ((together[-100:], wanted), (few, wanted[-30:]), (alone, wanted)):
-        assert float((found - given).abs().max()) < margin
+        assert float((found.cpu() - given.cpu()).abs().max()) < margin

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +52,21 @@ def test_answers_without_padding_are_those_of_transformers(architecture, dtype, 
     np.testing.assert_allclose(fast.log_probs(NAMES), wanted, atol=margin)
     alone = np.concatenate([fast.log_probs([name]) for name in NAMES])
     np.testing.assert_allclose(alone, wanted, atol=margin)
+
+
+def test_few_names_are_answered_as_many_are_and_by_several_threads_at_once(make_engine):
+    engine = make_engine("llama")
+    inference = Inference.of(copy.deepcopy(engine.model), dtype=torch.float32)
+    assert inference is not None
+    rows = engine.encoder.encode([name for name in NAMES * 30 if len(name) < 100])
+    many = inference.log_probs(rows, scale=1)  # halved batches are never few
+    assert not inference.recorded
+    cuts = [slice(i, i + size) for size in (1, 2, 5, 17) for i in range(0, 40, size)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda cut: inference.log_probs(rows[cut]), cuts))
+    assert inference.recorded
+    for cut, scores in zip(cuts, found, strict=True):
+        torch.testing.assert_close(scores, many[cut], atol=1e-5, rtol=0)
 
 
 def test_a_full_memory_halves_the_batches_and_small_ones_are_not_halved(make_engine, monkeypatch):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,14 +15,14 @@ from shelfwise.modeling.packed import attention
 from shelfwise.modeling.packed.layers import FalconWeights, LlamaWeights
 from shelfwise.modeling.packed.linear import Fp8
 from shelfwise.modeling.packed.model import PackedModel
+from shelfwise.modeling.packed.recorded import ROWS_A_TILE, Recorded
 from shelfwise.modeling.packed.rows import Norm, Rows, activated, multiplied, normed
-from shelfwise.modeling.packed.tiles import TILE_LENGTHS, lay
+from shelfwise.modeling.packed.tiles import TILE_LENGTHS, lay, places
 
 # Tokens at once. A GPU's products are at full speed from about 8k on; a CPU's caches like less (docs/lab-notes.md).
 TOKENS = {"cuda": 8_192, "cpu": 1_024}
 # Tiles of a recorded batch. Larger batches keep the GPU busy for longer than their launches take.
 RECORDED = (1, 2, 3, 4, 6, 8, 12, 16)
-_ROWS_A_TILE = 16  # of a recorded batch; names of fewer than four tokens each are too many for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,8 @@ class Inference:
     head: nn.Module
     pad_token_id: int
     classes: int
-    recorded: dict[int, Callable[[_Batch], Tensor]] = field(default_factory=dict, compare=False)
+    recorded: dict[int, Recorded] = field(default_factory=dict, compare=False)
+    turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)  # with what is recorded
 
     @classmethod
     def of(cls, model: nn.Module, *, dtype: torch.dtype, fp8: bool = False) -> Inference | None:
@@ -73,20 +76,23 @@ class Inference:
         return TILE_LENGTHS[-1]
 
     def log_probs(self, rows: Sequence[Sequence[int]], scale: int = 0) -> Tensor:
-        """(N, C) float32 log-probabilities on the model's device; the CPU need not wait for them.
+        """(N, C) float32 log-probabilities: few rows' on the CPU, others' on the model's device, unawaited.
 
         Args:
             rows: token ids of N rows, none longer than `longest`.
             scale: batches are halved so many times, for memories that are short.
         """
         device = self.packed.cos.device
-        scores = torch.empty(len(rows), self.classes, device=device)
         with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+            few = None if scale else self._of_few(rows)
+            if few is not None:
+                return few
+            scores = torch.empty(len(rows), self.classes, device=device)
             for tile in TILE_LENGTHS:
                 of_tile = [i for i, row in enumerate(rows) if tile_of(row) == tile]
                 for batch in self._batches([rows[i] for i in of_tile], of_tile, tile, scale):
                     found = batch.to(device)
-                    scores[found.rows] = self._scored(found, tile)
+                    scores[found.rows] = self._forward(found.ids, found.position, found.row, found.keep, tile)
         return scores
 
     def is_smallest(self, scale: int) -> bool:
@@ -114,50 +120,26 @@ class Inference:
             here = (tiles.keep >= start) & (tiles.keep < start + step)
             yield _Batch(ids[cut], tiles.position[cut], tiles.row[cut], tiles.keep[here] - start, of_row[here])
 
-    def _scored(self, batch: _Batch, tile: int) -> Tensor:
-        """(K, C) of one batch, by a recorded graph where there is one for its size."""
-        tiles = len(batch.ids) // tile
-        size = next((size for size in RECORDED if size >= tiles), None)
-        if batch.ids.device.type != "cuda" or not self.packed.kernel or tile != TILE_LENGTHS[0] or size is None:
-            return self._forward(batch, tile)
-        if len(batch.keep) > size * _ROWS_A_TILE:
-            return self._forward(batch, tile)
-        if size not in self.recorded:
-            self.recorded[size] = self._record(size, tile)
-        return self.recorded[size](batch)
+    def _of_few(self, rows: Sequence[Sequence[int]]) -> Tensor | None:
+        """(N, C) on the CPU, by what is recorded; None where rows are too many or too long for it."""
+        tile = TILE_LENGTHS[0]
+        if self.packed.cos.device.type == "cuda" and not self.packed.kernel:  # torch's own ways can't all be recorded
+            return None
+        if not 0 < len(rows) <= RECORDED[-1] * ROWS_A_TILE or max(map(len, rows)) > tile:
+            return None
+        starts, tiles = places([len(row) for row in rows], tile)
+        size = next((size for size in RECORDED if size >= tiles and size * ROWS_A_TILE >= len(rows)), None)
+        if size is None:
+            return None
+        with self.turn:
+            if size not in self.recorded:
+                forward = partial(self._forward, tile=tile)
+                self.recorded[size] = Recorded(size, tile, self.pad_token_id, self.packed.cos.device, forward)
+            return self.recorded[size].answer(rows, starts)
 
-    def _record(self, tiles: int, tile: int) -> Callable[[_Batch], Tensor]:
-        """A CUDA graph of one batch size: one launch where there were ten a layer."""
-        device, tokens = self.packed.cos.device, tiles * tile
-        empty = _Batch(
-            ids=torch.full((tokens,), self.pad_token_id, device=device),
-            position=torch.zeros(tokens, dtype=torch.int32, device=device),
-            row=torch.full((tokens,), -1, dtype=torch.int32, device=device),
-            keep=torch.zeros(tiles * _ROWS_A_TILE, dtype=torch.long, device=device),
-            rows=torch.zeros(0, dtype=torch.long, device=device),
-        )
-        self._forward(empty, tile)  # kernels are compiled and libraries set up outside of the recording
-        torch.cuda.synchronize(device)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            scores = self._forward(empty, tile)
-
-        def replay(batch: _Batch) -> Tensor:
-            short = tokens - len(batch.ids)
-            empty.ids[: len(batch.ids)].copy_(batch.ids)
-            empty.position[: len(batch.ids)].copy_(batch.position)
-            empty.row[: len(batch.ids)].copy_(batch.row)
-            if short:
-                empty.row[len(batch.ids) :].fill_(-1)
-            empty.keep[: len(batch.keep)].copy_(batch.keep)
-            graph.replay()
-            return scores[: len(batch.keep)]
-
-        return replay
-
-    def _forward(self, batch: _Batch, tile: int) -> Tensor:
-        """(K, C) log-probabilities."""
-        hidden = _stack(self.packed, batch, tile)
+    def _forward(self, ids: Tensor, position: Tensor, row: Tensor, keep: Tensor, tile: int) -> Tensor:
+        """(K, C) log-probabilities; the four as of `_Batch`."""
+        hidden = _stack(self.packed, ids, position, row, keep, tile)
         return torch.log_softmax(_head(self.head, hidden), dim=-1)
 
 
@@ -171,13 +153,13 @@ def _head(head: Any, hidden: Tensor) -> Tensor:
     return torch.nn.functional.linear(hidden.float(), head.weight.float())
 
 
-def _stack(packed: PackedModel, batch: _Batch, tile: int) -> Tensor:
+def _stack(packed: PackedModel, ids: Tensor, position: Tensor, row: Tensor, keep: Tensor, tile: int) -> Tensor:
     """(K, hidden): the last norm's output at the kept positions."""
     plain: Any = packed.model
     decoder, config, kernel = getattr(plain, plain.base_model_prefix), plain.config, packed.kernel
     fp8 = isinstance(packed.calm[0].out.base, Fp8)
     norms = _norms(packed, decoder)
-    x = decoder.get_input_embeddings()(batch.ids).to(packed.dtype)
+    x = decoder.get_input_embeddings()(ids).to(packed.dtype)
     x, rows = normed(x, (), norms[0], fp8=fp8, kernel=kernel)
     compute = attention.tile_attention if kernel else attention.reference
     shape = [*packed.heads, tile]
@@ -185,9 +167,9 @@ def _stack(packed: PackedModel, batch: _Batch, tile: int) -> Tensor:
     for i, weights in enumerate(packed.calm):
         last = i == len(packed.calm) - 1
         qkv = multiplied(rows, weights.qkv, kernel=kernel)
-        attended = Rows(compute(qkv, packed.cos, packed.sin, batch.position, batch.row, shape))
+        attended = Rows(compute(qkv, packed.cos, packed.sin, position, row, shape))
         if last:
-            x, attended = x[batch.keep], attended.at(batch.keep)
+            x, attended = x[keep], attended.at(keep)
         deltas = [multiplied(attended, weights.out, kernel=kernel)]
         if isinstance(weights, LlamaWeights):
             mlp_norm = Norm(weights.mlp_norm, None, norms[0].epsilon)
@@ -195,7 +177,7 @@ def _stack(packed: PackedModel, batch: _Batch, tile: int) -> Tensor:
             deltas, wide = [], weights.gate_up
         else:
             wide = weights.up
-            rows = rows.at(batch.keep) if last else rows
+            rows = rows.at(keep) if last else rows
         inside = activated(multiplied(rows, wide, kernel=kernel), gated=gated, fp8=fp8, kernel=kernel)
         deltas.append(multiplied(inside, weights.down, kernel=kernel))
         x, rows = normed(x, deltas, norms[i + 1], fp8=fp8 and not last, kernel=kernel)

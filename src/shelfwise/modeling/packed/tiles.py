@@ -63,7 +63,7 @@ def lay(sizes: Sequence[int], kept: Sequence[tuple[int, int]], length: int, *, r
     Raises:
         ValueError: a row that no tile holds.
     """
-    starts, tiles = _places(sizes, length)
+    starts, tiles = places(sizes, length)
     tiles = rounded(tiles) if rounding else tiles
     position = torch.zeros(tiles * length, dtype=torch.int32)
     of_row = torch.full((tiles * length,), -1, dtype=torch.int32)
@@ -90,7 +90,7 @@ def _ranges(first: Sequence[int], behind: Sequence[int]) -> Tensor:
     return torch.arange(int(counts.sum())) - begins + torch.repeat_interleave(start, counts)
 
 
-def _places(sizes: Sequence[int], length: int) -> tuple[list[int], int]:
+def places(sizes: Sequence[int], length: int) -> tuple[list[int], int]:
     """Where each row begins, and how many tiles it takes."""
     if sizes and max(sizes) > length:
         raise ValueError(f"a row of {max(sizes)} tokens does not fit a tile of {length}")
