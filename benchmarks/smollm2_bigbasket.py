@@ -41,7 +41,8 @@ RECIPES: dict[str, tuple[str | None, dict[str, Any]]] = {
     "full-head-few": ("smollm2-135m-full.yaml", {"epochs": 40, "batch_size": 64}),
     "lora-head": ("smollm2-135m-lora.yaml", {}),
     "lora-head-bare": ("smollm2-135m-lora.yaml", BARE),
-    "lora-head-names": ("smollm2-135m-lora.yaml", {"pretraining_epochs": 2}),
+    "lora-head-labels": ("smollm2-135m-lora.yaml", {"head_init": "labels"}),
+    "lora-head-names": ("smollm2-135m-lora.yaml", {"pretraining_epochs": 2, "head_init": "labels"}),
     "lora-completion": ("smollm2-135m-completion.yaml", {}),
     "baseline": (None, {}),
 }

@@ -48,13 +48,18 @@ class Result:
         return cls(name, found["date"], found["hardware"], found["commit"][:7], found["command"], rows)
 
     def provenance(self) -> str:
-        """What makes this file again, where and when it was made."""
-        return f"`{self.command}` ({self.hardware}; {self.date}, commit `{self.commit}`)"
+        """What makes this file again, where and when it was made; of a command that names many runs, its beginning."""
+        command = self.command if len(self.command) <= LONGEST else f"{self.command[:LONGEST].rsplit(' ', 1)[0]} …"
+        rest = "" if command == self.command else f"; the whole of it in `benchmarks/results/{self.name}.json`"
+        return f"`{command}` ({self.hardware}; {self.date}, commit `{self.commit}`{rest})"
 
 
 def results(*names: str) -> list[Result]:
     """The result files that exist, in this order."""
     return [found for name in names if (found := Result.load(name)) is not None]
+
+
+LONGEST = 400  # characters of a command that are shown
 
 
 # Tables
@@ -221,7 +226,12 @@ def _more_right(row: Row, same: Sequence[Row]) -> str:
     """The difference in accuracy on the same rows, and the largest p of the seeds' paired tests (McNemar)."""
     if "more_than_baseline" not in row:
         return ""
-    return f"{100 * row['more_than_baseline']:+.1f} points, p {max(each['mcnemar_p'] for each in same):.2g}"
+    return f"{100 * row['more_than_baseline']:+.1f} points, p {_below(max(each['mcnemar_p'] for each in same))}"
+
+
+def _below(p: float) -> str:
+    """A probability of a test; the result files hold four digits."""
+    return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
 
 
 def recipes_table() -> str:
@@ -233,7 +243,7 @@ def recipes_table() -> str:
         "full-head-bare": "every weight, from the base model as it is",
         "full-head": "every weight, names read first, head from the labels' texts",
         "lora-head-bare": "LoRA, from the base model as it is",
-        "lora-head": "LoRA, head from the labels' texts",
+        "lora-head-labels": "LoRA, head from the labels' texts",
         "lora-head-names": "LoRA, names read first, head from the labels' texts",
     }
     lines = []
@@ -500,7 +510,12 @@ def recipe(text: str) -> str:
     facts = dict(re.findall(r"^(model|method|objective): (\S+)$", text, re.MULTILINE))
     newest = true_size_rows()
     lines = []
-    for source in results("demo", "smollm2_bigbasket", *ALL_ROWS, *_TRUE_SIZE):
+    reads_names = re.search(r"^  pretraining_epochs: [1-9]", text, re.MULTILINE)
+    if reads_names:
+        lines = _on_splits(f"{facts['model']} {facts['method']} {facts['objective']}")
+    # The earlier figures of SmolLM2 are of recipes that read no names.
+    names = ("demo", "smollm2_bigbasket", *ALL_ROWS, *_TRUE_SIZE)
+    for source in () if reads_names else results(*names):
         for row in over_seeds(source.rows):
             if belongs(row, facts["model"], facts["method"], facts["objective"]) and (
                 source.name not in _TRUE_SIZE or row in newest
@@ -510,6 +525,21 @@ def recipe(text: str) -> str:
                 lines += [f"#     {line}" for line in figures(row)]
     measured = "\n".join(lines) or "#   nothing yet"
     return f"{text.partition(begin)[0]}{begin}{measured}\n{end}{text.partition(end)[2]}"
+
+
+def _on_splits(model: str) -> list[str]:
+    """A recipe's figures on the splits, alone and with its baseline."""
+    lines = []
+    for source in results("three_splits"):
+        lines += [f"#   benchmarks/results/{source.name}.json ({source.date}, commit {source.commit}), test, "]
+        lines[-1] += "mean and range of the seeds:"
+        for row in over_seeds(source.rows):
+            if str(row["model"]).startswith(model):
+                who = "with its baseline" if "baseline" in str(row["model"]) else "alone"
+                lines += [
+                    f"#     {row['split']}, {row['input']}, {who}: {accuracy(row)}, macro-F1 {row['macro_f1']:.3f}"
+                ]
+    return lines
 
 
 _TRUE_SIZE = ("true_size_adapters", "true_size_full")
