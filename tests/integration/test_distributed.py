@@ -24,7 +24,7 @@ from support.runs import write_base_model, write_catalogue
 pytestmark = pytest.mark.slow
 NAMES = ["Coconut hair oil 3 kg", "Basmati long grain", "A thing never seen before"]
 SRC = Path(together.__file__).parents[2] / "src"
-# name: (architecture, method, objective, how the model stands on the processes)
+# name: (architecture, method, objective, how the model stands on the processes, dropout, passes over bare names)
 WAYS = {
     "full, head": ("llama", "full", "head", "auto"),
     "full, completion": ("falcon", "full", "completion", "auto"),
@@ -34,6 +34,8 @@ WAYS = {
     "lora in pieces, completion": ("llama", "lora", "completion", "fsdp"),
     "full and whole, head": ("falcon", "full", "head", "ddp"),
     "qlora, head": ("llama", "qlora", "head", "auto"),
+    "full, names first": ("llama", "full", "head", "auto", 0.0, 1),
+    "lora, names first": ("falcon", "lora", "head", "auto", 0.0, 1),
 }
 
 
@@ -61,7 +63,7 @@ def config_of(tmp_path_factory):
     catalogue.write_text("".join(catalogue.read_text().splitlines(keepends=True)[:119]))
     bases = {name: str(write_base_model(name, folder / name)) for name in ("llama", "falcon")}
 
-    def config(architecture, method, objective, parallel, dropout=0.0):
+    def config(architecture, method, objective, parallel, dropout=0.0, names=0):
         return {
             "catalogue": str(catalogue),
             "model": bases[architecture],
@@ -72,6 +74,7 @@ def config_of(tmp_path_factory):
             "training": {
                 "parallel": parallel,
                 "epochs": 1,
+                "pretraining_epochs": names,
                 "batch_size": 16,
                 "micro_batch_size": 2,
                 "learning_rate": 5e-3,
@@ -125,7 +128,7 @@ def runs(config_of, tmp_path_factory):
 
 def measured(run: Path) -> dict[tuple[int, str], float]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    wanted = ("loss", "grad_norm", "eval_loss", "eval_accuracy", "eval_macro_f1")
+    wanted = ("loss", "grad_norm", "eval_loss", "eval_accuracy", "eval_macro_f1", "pretraining_loss")
     pairs = [((line["step"], key), line[key]) for line in lines for key in wanted if key in line]
     assert len(pairs) == len(dict(pairs)), "a step was reported twice"
     return dict(pairs)
@@ -159,6 +162,7 @@ def test_two_processes_have_the_losses_of_one_and_leave_the_same_run_folder(way,
     assert_alike(one, two)
     assert format_of(one) == format_of(two)
     assert not list(two.rglob("*.partial"))
+    assert any("pretraining" in key for _, key in measured(two)) == ("names first" in way)
 
 
 @pytest.mark.parametrize("way", ["full, head", "lora, completion"])
