@@ -100,6 +100,12 @@ def load(folder: Path, settings: LoadSettings, pad_token_id: int) -> nn.Module:
         if isinstance(error, OSError) and error.errno is not None:
             raise StorageError(f"{folder}: could not be read ({error}).") from error
         raise CorruptArtifactError(f"{folder}: no model that transformers can load ({error}).") from error
+    except RuntimeError as error:
+        if "mismatched" not in str(error):
+            raise
+        raise CorruptArtifactError(
+            f"{folder}: its weights have other shapes than its config.json says. Copy the model again, whole."
+        ) from error
     _settle_head(model, settings)
     if settings.method == "qlora":
         _require_quantised(model, folder)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -109,4 +111,12 @@ def test_a_folder_without_weights_is_reported(tmp_path, folder):
     encoder, path = folder("llama")
     (path / "model.safetensors").unlink()
     with pytest.raises(CorruptArtifactError, match=str(path)):
+        backbone.load(path, settings("full"), encoder.tokenizer.pad_token_id)
+
+
+def test_a_configuration_of_another_shape_than_the_weights_is_reported(folder):
+    encoder, path = folder("llama")
+    values = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**values, "intermediate_size": values["intermediate_size"] + 8}))
+    with pytest.raises(CorruptArtifactError, match=r"llama: its weights have other shapes than its config\.json"):
         backbone.load(path, settings("full"), encoder.tokenizer.pad_token_id)
