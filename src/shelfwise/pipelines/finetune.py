@@ -107,8 +107,9 @@ def _read_names(
     config, choice = settle(
         read.config, base.resolved, base.config, read.items, base.device, precision, all_targets=True
     )
-    epochs = f"{config.training.epochs:.3g} {'time' if config.training.epochs == 1 else 'times'}"
-    hooks.note(f"before the labels: reading {len(read.items):,} names {epochs}, held-out ones excepted")
+    training = config.training
+    often = f"for {training.max_steps} steps" if training.max_steps else f"{training.epochs:g} times over"
+    hooks.note(f"before the labels: reading {len(read.items):,} names {often}, held-out ones excepted")
     engine = base.engine(config, prepared.labels, read.items, choice.shards, lambda _: None, scores=False)
     started()
     job = _job(config, prepared, read.items, engine.precision, out, hooks)

@@ -57,13 +57,11 @@ class Pretraining:
         """
         items = [Item(ids, 0, 1) for ids in encoder.plain(texts_of(prepared)) if len(ids) > 1]
         training = config.training
-        epochs = training.pretraining_epochs
-        if training.max_steps:
-            per_epoch = -(-len(items) // training.batch_size)
-            epochs = min(epochs or 0, training.max_steps / per_epoch)
+        epochs = training.pretraining_epochs or 0.0
+        fewer = training.max_steps and training.max_steps * training.batch_size < epochs * len(items)
         changes = {
-            "epochs": epochs or 1,
-            "max_steps": None,
+            "epochs": epochs,
+            "max_steps": training.max_steps if fewer else None,
             "label_smoothing": 0.0,
             "evaluations_per_epoch": 0,
             "patience": None,
