@@ -134,7 +134,9 @@ def test_names_are_learned_first_and_the_run_goes_on_from_there(
     run = tmp_path / "run"
     reports, notes = trained(values_of(catalogue, bases[architecture], method, objective, packed=packed), run)
     losses = [r.values["pretraining_loss"] for r in reports if "pretraining_loss" in r.values]
-    assert losses[-1] < losses[0]
+    vocabulary = load_tokenizer(bases[architecture]).vocab_size
+    assert losses[0] == pytest.approx(math.log(vocabulary), rel=0.2)
+    assert losses[-1] < 0.95 * losses[0]
     assert any("reading" in note and "2 times over" in note for note in notes)
     shared = set(kept) & set(begun)
     assert len(shared) > 5
@@ -148,16 +150,6 @@ def test_names_are_learned_first_and_the_run_goes_on_from_there(
     assert any("loss" in line for line in lines)
     again = Classifier.load(run, device="cpu").log_probs(NAMES)
     assert np.isfinite(again).all()
-
-
-def test_reading_names_makes_their_next_tokens_likelier_than_the_base_model_did(
-    catalogue: Path, bases: dict[str, Path], tmp_path: Path
-) -> None:
-    reports, _ = trained(values_of(catalogue, bases["llama"], pretraining_epochs=6), tmp_path / "run")
-    losses = [r.values["pretraining_loss"] for r in reports if "pretraining_loss" in r.values]
-    vocabulary = load_tokenizer(bases["llama"]).vocab_size
-    assert losses[0] == pytest.approx(math.log(vocabulary), rel=0.2)
-    assert losses[-1] < 0.75 * losses[0]
 
 
 @pytest.mark.parametrize(("method", "stop"), [("full", "names"), ("lora", "names"), ("full", "labels")])
@@ -236,8 +228,7 @@ def test_what_is_done_where_nothing_is_said_is_what_was_measured(bases: dict[str
     }
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
-@pytest.mark.parametrize("architecture", ["llama", "falcon"])
+@pytest.mark.parametrize(("architecture", "method"), [("llama", "full"), ("falcon", "lora")])
 def test_a_head_begins_with_the_directions_of_its_labels_texts(
     architecture: str, method: str, catalogue: Path, bases: dict[str, Path], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
