@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import os
 import re
 import shutil
 import signal
@@ -231,3 +233,22 @@ def test_answers_over_one_connection_do_not_wait_for_the_clients_confirmation(se
             assert _answered(connection)[0] == 200
             took_s.append(time.perf_counter() - began_s)
     assert sorted(took_s)[len(took_s) // 2] < 0.035  # Linux confirms late by 40 ms
+
+
+def test_a_log_that_nobody_reads_keeps_no_answer_waiting(run):
+    unread, log = os.pipe()  # 64 KiB until it is full: some 240 lines
+    command = [sys.executable, "-m", "shelfwise", "serve", str(run), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
+        os.close(log)
+        try:
+            announced = re.search(r"http://[^:]+:(\d+)", process.stdout.readline())
+            connection = http.client.HTTPConnection("127.0.0.1", int(announced[1]), timeout=20)
+            for _ in range(600):
+                connection.request("GET", "/v1/models")
+                answer = connection.getresponse()
+                answer.read()
+                assert answer.status in (200, 503)  # the models may still be loading
+            connection.close()
+        finally:
+            process.kill()
+            os.close(unread)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from shelfwise import artifact
 from shelfwise.errors import InputError, ShelfwiseError
@@ -53,7 +54,11 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     app = create_app(settings)
     for run in named_runs(settings.runs).values():  # before anything is said to be served
         artifact.read_manifest(run, verify=False)
-    logs.configure()
+    with contextlib.closing(logs.configure()):
+        _serve(app, settings, announce)
+
+
+def _serve(app: FastAPI, settings: Settings, announce: Callable[[str], None]) -> None:
     _allow_open_files()
     sys.setswitchinterval(SWITCH_S)
     config = uvicorn.Config(
