@@ -366,8 +366,8 @@ def cpu_speed_table() -> str:
                 str(row.get("model", "baseline")),
                 number(row, "rows", ","),
                 number(row, "workers", "d"),
-                number(row, "products_per_s", ","),
-                number(row, "products_per_s_steady", ","),
+                number(row, "products_per_s", ",.0f"),
+                number(row, "products_per_s_steady", ",.0f"),
                 f"{peaks[0]:,.0f} / {peaks[-1]:,.0f}" if isinstance(peaks, list) else "",
                 "" if "kills" not in row else f"{row['kills']}, {'the same' if row['identical'] else 'ANOTHER'} output",
             ]
