@@ -86,15 +86,20 @@ def measured():
     """Rows of benchmarks/results that hold a peak: those of the padded path, and those that name theirs.
 
     `true_size_full.json` was measured before adapters were mended (docs/lab-notes.md): of it only full training counts.
-    The padded run of `training_speed_*.json` is too short to have met the longest row. Files of an H200 hold what the
-    run itself had estimated, and no path (`test_estimates_made_by_the_runs_themselves`).
+    The padded run of `training_speed_*.json` is too short to have met the longest row. The files of
+    `estimated_themselves` hold what the run had estimated, and no path.
     """
-    for path in sorted(set(RESULTS.glob("*.json")) - set(RESULTS.glob("*_h200.json"))):
+    for path in sorted(set(RESULTS.glob("*.json")) - set(estimated_themselves())):
         for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
             sized = row.get("peak_gib") and row.get("micro_batch") and row["model"].split()[0] in SHAPES
             mended = path.stem != "true_size_full" or row["method"] == "full"
             if sized and mended and "peer" not in row and row.get("setting") != "lora, padded":
                 yield row
+
+
+def estimated_themselves():
+    """Result files whose rows say what `shelfwise train` had estimated before."""
+    return [*RESULTS.glob("*_h200.json"), RESULTS / "training_speed_full.json"]
 
 
 def estimated(row):
@@ -160,7 +165,7 @@ def test_a_published_configuration_has_the_parameters_that_the_registry_says(nam
 
 def test_estimates_made_by_the_runs_themselves() -> None:
     """Within 10% of the peak. "full" was planned before the plan knew of accumulation: see the test below."""
-    rows = [row for path in RESULTS.glob("*_h200.json") for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
+    rows = [row for path in estimated_themselves() for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
     told = [row for row in rows if "estimated_gib" in row and row["setting"] != "full"]
     assert len(told) >= 18
     for row in told:
