@@ -128,7 +128,9 @@ class Inference:
         if not 0 < len(rows) <= RECORDED[-1] * ROWS_A_TILE or max(map(len, rows)) > tile:
             return None
         starts, tiles = places([len(row) for row in rows], tile)
-        size = next((size for size in RECORDED if size >= tiles and size * ROWS_A_TILE >= len(rows)), None)
+        # What is recorded comes in a few sizes; a CPU, which records nothing, has no use for empty tiles.
+        sizes = RECORDED if self.packed.cos.device.type == "cuda" else range(1, RECORDED[-1] + 1)
+        size = next((size for size in sizes if size >= tiles and size * ROWS_A_TILE >= len(rows)), None)
         if size is None:
             return None
         with self.turn:
