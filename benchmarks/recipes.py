@@ -17,16 +17,15 @@ from unittest import mock
 import numpy as np
 
 import _bench
+from _answers import kept_baseline, normalised, parser
 from smollm2_bigbasket import INPUTS, RECIPES, Job
 
 
 def baseline_of(job: Job, options: argparse.Namespace, known: dict[tuple[str, str], Any]) -> tuple[Any, Any]:
     """The data of a line, and the baseline's calibrated answers to its validation rows."""
-    from shelfwise import artifact
     from shelfwise.baseline import Baseline
     from shelfwise.config import SplitConfig, TrainConfig
     from shelfwise.data.leakage import Leakage
-    from shelfwise.pipelines import train as pipeline
     from shelfwise.pipelines.run import calibrate, prepare
 
     if (job.split, job.input) not in known:
@@ -38,10 +37,8 @@ def baseline_of(job: Job, options: argparse.Namespace, known: dict[tuple[str, st
         )
         with mock.patch("shelfwise.pipelines.run.find_leakage", return_value=Leakage()):
             prepared = prepare(config)
-        kept = options.work / f"baseline-{job.split}-{job.input}"
-        if not kept.is_dir():
-            pipeline._fit_baseline(prepared, kept)
-        known[job.split, job.input] = prepared, calibrate(Baseline.load(kept / artifact.BASELINE), prepared)
+        kept = kept_baseline(prepared, job.split, job.input, options.work)
+        known[job.split, job.input] = prepared, calibrate(Baseline.load(kept), prepared)
     return known[job.split, job.input]
 
 
@@ -54,8 +51,7 @@ def row_of(path: Path, job: Job, prepared: Any, baseline: Any) -> dict[str, Any]
     with np.load(path, allow_pickle=False) as stored:
         at = {row: i for i, row in enumerate(stored["validation_ids"].tolist())}
         order = [at[product.id] for product in prepared.validation]
-        told = stored["validation_log_probs"].astype(np.float32)[order]
-    told -= np.log(np.exp(told).sum(1, keepdims=True))  # half precision lost the last digits of the sum
+        told = normalised(stored["validation_log_probs"][order])
     clusters = held_out_together(prepared.validation, prepared.splits)
     calibration = Calibration.fit(told, targets, labels=prepared.labels, clusters=clusters)
     both = blended(Calibrated(calibration, calibration.log_probs(told)), baseline, prepared)
@@ -73,13 +69,7 @@ def row_of(path: Path, job: Job, prepared: Any, baseline: Any) -> dict[str, Any]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("catalogue", type=Path)
-    parser.add_argument("--log-probs", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--out", type=Path, default=_bench.RESULTS)
-    parser.add_argument("--work", type=Path, default=Path("runs"))
-    parser.add_argument("--name", default="recipes", help="of the result file")
-    options = parser.parse_args()
+    options = parser(__doc__, "recipes").parse_args()
     rows: list[dict[str, Any]] = []
     known: dict[tuple[str, str], Any] = {}
     for path in sorted(options.log_probs.glob("*.npz")):

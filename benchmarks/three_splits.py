@@ -28,6 +28,7 @@ from unittest import mock
 import numpy as np
 
 import _bench
+from _answers import kept_baseline, normalised, parser
 
 SPLITS = ("random", "grouped", "brand")
 INPUTS = {"name": ("product",), "brand+name": ("brand", "product")}
@@ -49,8 +50,7 @@ def recorded(path: Path, catalogue: Any) -> Recorded:
     by_text: dict[str, Any] = {}
     with np.load(path, allow_pickle=False) as stored:
         for part in ("validation", "test"):
-            table = stored[f"{part}_log_probs"].astype(np.float32)
-            table -= np.log(np.exp(table).sum(1, keepdims=True))  # half precision lost the last digits of the sum
+            table = normalised(stored[f"{part}_log_probs"])
             by_text |= dict(zip((text_of[i] for i in stored[f"{part}_ids"].tolist()), table, strict=True))
     return Recorded(by_text)
 
@@ -74,10 +74,9 @@ def runs_of(split: str, given: str, seed: int, options: argparse.Namespace) -> t
     fit_baseline = pipeline._fit_baseline
 
     def fitted_once(prepared: Any, out: Path) -> Any:
-        kept = options.work / f"baseline-{split}-{given}"
-        if not kept.is_dir():
-            fit_baseline(prepared, kept)
-        shutil.copytree(kept / artifact.BASELINE, out / artifact.BASELINE)
+        with mock.patch.object(pipeline, "_fit_baseline", fit_baseline):
+            kept = kept_baseline(prepared, split, given, options.work)
+        shutil.copytree(kept, out / artifact.BASELINE)
         return calibrate(Baseline.load(out / artifact.BASELINE), prepared)
 
     config = configs.load(_bench.ROOT / "configs" / "smollm2-135m-full.yaml").model_copy(
@@ -197,16 +196,11 @@ def rows_of(both: Path, alone: Path, more: dict[str, Any], split: str, given: st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("catalogue", type=Path)
-    parser.add_argument("--log-probs", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--out", type=Path, default=_bench.RESULTS)
-    parser.add_argument("--work", type=Path, default=Path("runs"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--inputs", nargs="+", choices=list(INPUTS), default=list(INPUTS))
-    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
-    parser.add_argument("--name", default="three_splits", help="of the result file")
-    options = parser.parse_args()
+    words = parser(__doc__, "three_splits")
+    words.add_argument("--seeds", type=int, nargs="+", default=[0])
+    words.add_argument("--inputs", nargs="+", choices=list(INPUTS), default=list(INPUTS))
+    words.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
+    options = words.parse_args()
     rows: list[dict[str, Any]] = []
     for split, given, seed in itertools.product(options.splits, options.inputs, options.seeds):
         rows += rows_of(*runs_of(split, given, seed, options), split, given, seed)
