@@ -53,6 +53,7 @@ class Aside(logging.Handler):
     """Writes lines in a thread of its own, so that no request waits for a disk that is busy or a pipe that is full.
 
     Lines that can't be written are kept up to a number, then counted, and the count is written when there is room.
+    `logging.handlers.QueueListener` would write each record by itself, and its end would wait for a full pipe for ever.
     """
 
     def __init__(self, stream: TextIO, most: int = 100_000) -> None:

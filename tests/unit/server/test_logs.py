@@ -89,11 +89,24 @@ def test_an_end_does_not_wait_for_ever_either(stuck: Stuck) -> None:
     assert time.monotonic() - began < 10
 
 
-def test_a_reader_that_has_gone_ends_nothing() -> None:
-    stream = io.StringIO()
+def test_a_reader_that_has_gone_ends_nothing_and_is_written_to_again_when_it_is_back() -> None:
+    class Fickle(io.StringIO):
+        gone = True
+
+        def write(self, text: str) -> int:
+            if self.gone:
+                raise BrokenPipeError
+            return super().write(text)
+
+    stream = Fickle()
     handler = Aside(stream)
     logger = logger_to(handler)
-    stream.close()
-    logs.event(logger, "request", {})
+    logs.event(logger, "request", {"number": 1})
+    time.sleep(0.2)
+    stream.gone = False
+    logs.event(logger, "request", {"number": 2})
     handler.close()
-    logs.event(logger, "request", {})
+    assert [line["number"] for line in lines(stream)] == [2]
+    stream.close()
+    logs.event(logger, "request", {"number": 3})  # raises nothing
+    assert stream.closed
