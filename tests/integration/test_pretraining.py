@@ -22,7 +22,7 @@ from shelfwise.errors import CorruptArtifactError, InterruptedRunError
 from shelfwise.modeling import head_init, registry
 from shelfwise.modeling.encoding import Encoder, load_tokenizer
 from shelfwise.pipelines import finetune
-from shelfwise.pipelines.pretraining import Pretraining, texts_of
+from shelfwise.pipelines.pretraining import Pretraining, items_of, texts_of
 from shelfwise.pipelines.run import Hooks, Prepared, prepare
 from shelfwise.pipelines.train import train
 from shelfwise.prompts import PromptFormat
@@ -88,15 +88,13 @@ def test_what_is_read_are_all_names_with_their_brands_but_the_held_out_ones(prep
 
 
 def test_every_token_of_a_name_but_the_first_is_a_target_and_so_is_its_end(
-    prepared: Prepared, bases: dict[str, Path], tmp_path: Path
+    prepared: Prepared, bases: dict[str, Path]
 ) -> None:
     encoder = Encoder(load_tokenizer(bases["llama"]), PromptFormat())
-    config = parse(values_of(Path("unused"), bases["llama"]), "test")
-    read = Pretraining.of(config, prepared, encoder, tmp_path, None)
     eos = encoder.tokenizer.eos_token_id
-    ids = read.items[0].input_ids
-    assert (read.items[0].prompt_length, ids[-1], ids.count(eos)) == (1, eos, 1)
-    assert ids[:-1] == encoder.tokenizer(texts_of(prepared)[0])["input_ids"]
+    first = items_of(prepared, encoder)[0]
+    assert (first.prompt_length, first.input_ids[-1], first.input_ids.count(eos)) == (1, eos, 1)
+    assert first.input_ids[:-1] == encoder.tokenizer(texts_of(prepared)[0])["input_ids"]
     long = encoder.plain(["rice " * 500])[0]
     assert (len(long), long[-1]) == (encoder.max_length, eos)
 

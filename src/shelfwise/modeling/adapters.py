@@ -56,6 +56,11 @@ def load(model: nn.Module, folder: Path) -> nn.Module:
         raise CorruptArtifactError(f"{folder}: no adapter that fits this base model ({error}).") from error
 
 
+def plain(model: Any) -> Any:
+    """The transformers model itself, also where PEFT stands around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def merge(model: Any, dtype: torch.dtype) -> nn.Module:
     """One plain model of a base and its adapters, layer by layer, in place.
 

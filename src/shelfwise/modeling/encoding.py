@@ -31,10 +31,9 @@ class Encoder:
         if not texts:
             return []
         encoded: list[list[int]] = self.tokenizer([self.prompts.prompt(text) for text in texts])["input_ids"]
-        eos, tail = self.tokenizer.eos_token_id, self._suffix_length()
+        tail = self._suffix_length()
         prompts = []
-        for ids in encoded:
-            kept = ids[:-1] if ids and ids[-1] == eos else ids
+        for kept in map(self._open, encoded):
             if len(kept) > self.max_length:
                 kept = kept[: self.max_length - tail] + kept[-tail:]
             prompts.append(kept)
@@ -45,9 +44,7 @@ class Encoder:
         if not texts:
             return []
         encoded: list[list[int]] = self.tokenizer(list(texts))["input_ids"]
-        eos = self.tokenizer.eos_token_id
-        bare = [ids[:-1] if ids and ids[-1] == eos else ids for ids in encoded]
-        return [[*ids[: self.max_length - 1], eos] for ids in bare]
+        return [[*self._open(ids)[: self.max_length - 1], self.tokenizer.eos_token_id] for ids in encoded]
 
     def completions(self, labels: Sequence[str]) -> list[list[int]]:
         """Ids of each label after a prompt, ended by EOS.
@@ -63,7 +60,7 @@ class Encoder:
         eos = self.tokenizer.eos_token_id
         completions = []
         for label, ids in zip(labels, ends, strict=True):
-            whole = ids[:-1] if ids and ids[-1] == eos else ids
+            whole = self._open(ids)
             if whole[: len(probe)] != probe or len(whole) == len(probe):
                 raise InputError(
                     f"The tokenizer merges the end of a prompt with the start of '{label}', so the label's tokens "
@@ -71,6 +68,10 @@ class Encoder:
                 )
             completions.append([*whole[len(probe) :], eos])
         return completions
+
+    def _open(self, ids: list[int]) -> list[int]:
+        """Ids without the EOS that some tokenizers put behind every text."""
+        return ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids
 
     def _suffix_length(self) -> int:
         plain = self.tokenizer(_PROBE)["input_ids"]

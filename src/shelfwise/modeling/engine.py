@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from shelfwise.config import Precision
 from shelfwise.labels import Labels
-from shelfwise.modeling import distributed, out_of_memory, sharding
+from shelfwise.modeling import adapters, distributed, out_of_memory, sharding
 from shelfwise.modeling.batching import inference_batches, pad
 from shelfwise.modeling.encoding import Encoder
 from shelfwise.modeling.hardware import autocast
@@ -171,5 +171,5 @@ def _halves(batch: list[int]) -> list[list[int]]:
 
 def causal_parts(model: Any) -> tuple[nn.Module, nn.Module]:
     """The decoder stack and the output layer of a causal model; adapters stay in place, for they sit inside."""
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    plain = adapters.plain(model)
     return getattr(plain, plain.base_model_prefix), plain.get_output_embeddings()

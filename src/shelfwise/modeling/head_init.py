@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shelfwise.modeling import adapters
 from shelfwise.modeling.batching import inference_batches, pad
 from shelfwise.modeling.engine import Engine
 from shelfwise.modeling.hardware import autocast
@@ -40,8 +41,7 @@ def init_from_labels(engine: Engine) -> None:
 
 def head_of(model: Any) -> nn.Linear:
     """The classification head that is trained: of an adapted model PEFT's copy of it."""
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    head = plain.score
+    head = adapters.plain(model).score
     if hasattr(head, "modules_to_save"):
         head = head.modules_to_save[head.active_adapters[0]]
     return head  # type: ignore[no-any-return]
@@ -50,7 +50,7 @@ def head_of(model: Any) -> nn.Linear:
 def _last_states(engine: Engine) -> Tensor:
     """(C, D) fp32 hidden states at the last token of each label's prompt."""
     model: Any = engine.model
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    plain = adapters.plain(model)
     decoder = getattr(plain, plain.base_model_prefix)
     prompts = engine.encoder.encode(list(engine.labels.names))
     lengths = torch.tensor([len(prompt) for prompt in prompts])

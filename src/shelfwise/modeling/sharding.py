@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from shelfwise import processes
 from shelfwise.config import Precision
+from shelfwise.modeling import adapters
 from shelfwise.modeling.hardware import DTYPES
 
 _Result = TypeVar("_Result")
@@ -42,7 +43,7 @@ def shard(model: Any, device: torch.device, precision: Precision) -> None:
     low = DTYPES[precision] if precision != "fp32" and masters else None
     policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32)
     mesh = init_device_mesh(device.type, (processes.count(),))
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    plain = adapters.plain(model)
     layers = set(plain._no_split_modules)
     for module in model.modules():
         if type(module).__name__ in layers:

@@ -50,11 +50,6 @@ class BaseModel:
         encoder = Encoder(_tokenizer(resolved, prepared), PromptFormat())
         return cls(resolved, _configuration(resolved, encoder), encoder, place)
 
-    @property
-    def is_fresh(self) -> bool:
-        """Whether its weights are random: a built-in model."""
-        return self.resolved.folder is None
-
     def engine(
         self,
         config: TrainConfig,

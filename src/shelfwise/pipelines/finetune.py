@@ -26,7 +26,7 @@ from shelfwise.modeling.packed.choice import goes_packed
 from shelfwise.modeling.trainer import ShelfwiseTrainer
 from shelfwise.pipelines import shrinking
 from shelfwise.pipelines.base_model import BaseModel
-from shelfwise.pipelines.pretraining import Pretraining, forget
+from shelfwise.pipelines.pretraining import Pretraining, forget, items_of, settings
 from shelfwise.pipelines.run import (
     Calibrated,
     Hooks,
@@ -56,8 +56,10 @@ def finetune(
     base = BaseModel.find(config, prepared, device)
     items = encode_items(base.encoder, config.objective, prepared)
     precision = hardware.resolve_precision(config.training.precision, base.device)
-    micro_batch_size = config.training.micro_batch_size
+    asked_for = config.training.micro_batch_size
     config, choice = settle(config, base.resolved, base.config, items, base.device, precision)
+    # Names whole are targets, so what fits the memory is another question.
+    reading = shrinking.with_micro_batch(config, asked_for)
     hooks.note(_plan_line(config, choice, base.device))
 
     def started() -> None:
@@ -66,18 +68,16 @@ def finetune(
             begin(out, config, prepared)
 
     start = checkpoint.latest_for_all(out / artifact.CHECKPOINTS) if resume else None
-    read = None
-    if config.training.pretraining_epochs:
-        read = Pretraining.of(config, prepared, base.encoder, out, micro_batch_size)
+    names = Pretraining.of(out)
     before = None
-    if read is not None and start is None and not read.is_done:
-        before = _read_names(read, base, prepared, precision, out, resume, started, hooks)
+    if config.training.pretraining_epochs and start is None and not names.is_done:
+        before = _read_names(names, reading, base, prepared, out, started, hooks)
 
     def prepare(engine: Engine) -> None:
         if start is not None:  # its weights replace all that stand here
             return
-        if read is not None:
-            read.give_to(engine.model)
+        if config.training.pretraining_epochs:
+            names.give_to(engine.model)
         if config.objective == "head" and config.training.head_init == "labels":
             init_from_labels(engine)
 
@@ -88,37 +88,38 @@ def finetune(
         hooks.note(f"going on from {start.name}")
     run = _optimise(engine, job, config, out, start, hooks)
     _save(engine, config, out)
-    if read is not None and processes.is_first():
-        shutil.rmtree(read.folder, ignore_errors=True)
+    if processes.is_first():
+        shutil.rmtree(names.folder, ignore_errors=True)
     return run.after(before), calibrate(engine, prepared)
 
 
 def _read_names(
-    read: Pretraining,
+    names: Pretraining,
+    config: TrainConfig,
     base: BaseModel,
     prepared: Prepared,
-    precision: Precision,
     out: Path,
-    resume: bool,
     started: Callable[[], None],
     hooks: Hooks,
 ) -> TrainedRun:
     """Train on names alone, and keep what was learned for the run that follows."""
+    items = items_of(prepared, base.encoder)
+    precision: Any = config.training.precision  # settled
     config, choice = settle(
-        read.config, base.resolved, base.config, read.items, base.device, precision, all_targets=True
+        settings(config, len(items)), base.resolved, base.config, items, base.device, precision, all_targets=True
     )
     training = config.training
     often = f"for {training.max_steps} steps" if training.max_steps else f"{training.epochs:g} times over"
-    hooks.note(f"before the labels: reading {len(read.items):,} names {often}, held-out ones excepted")
-    engine = base.engine(config, prepared.labels, read.items, choice.shards, lambda _: None, scores=False)
+    hooks.note(f"before the labels: reading {len(items):,} names {often}, held-out ones excepted")
+    engine = base.engine(config, prepared.labels, items, choice.shards, lambda _: None, scores=False)
     started()
-    job = _job(config, prepared, read.items, engine.precision, out, hooks)
-    job = replace(job, checkpoints=read.checkpoints, trackers=(), report=_as_pretraining(job.report))
-    start = checkpoint.latest_for_all(read.checkpoints) if resume else None
+    job = _job(config, prepared, items, engine.precision, out, hooks)
+    job = replace(job, checkpoints=names.checkpoints, trackers=(), report=_as_pretraining(job.report))
+    start = checkpoint.latest_for_all(names.checkpoints)
     if start is not None:
         hooks.note(f"going on from {start.name} of the names")
     run = _optimise(engine, job, config, out, start, hooks)
-    read.keep(engine.model)
+    names.keep(engine.model)
     del engine, job
     forget(base.device)
     return run
@@ -185,26 +186,8 @@ def settle(
         )
     shape = memory.Shape.of(base_config, backbone.model_class(config.objective))
     precision = hardware.resolve_precision(training.precision, device, shape.parameters)
-    lengths = [len(item.input_ids) for item in items]
-    packed = processes.count() == 1 and goes_packed(
-        config, base_config, max(lengths), on_gpu=device.type == "cuda", precision=precision
-    )
-    wish = memory.Wish(
-        method="full" if resolved.folder is None else None if config.method == "auto" else config.method,
-        optimizer=None if training.optimizer == "auto" else training.optimizer,
-        micro_batch_size=training.micro_batch_size,
-        checkpointing=None if training.gradient_checkpointing == "auto" else training.gradient_checkpointing,
-        batch_size=training.batch_size,
-        row_tokens=max(lengths),
-        rank=config.lora.r,
-        low_precision=precision != "fp32",
-        on_gpu=device.type == "cuda",
-        objective=config.objective,
-        path="packed" if packed else "padded",
-        mean_tokens=statistics.fmean(lengths),
-        spread_tokens=statistics.pstdev(lengths),
-        all_targets=all_targets,
-    )
+    fresh = resolved.folder is None
+    wish = _wish(config, base_config, items, device, precision, fresh=fresh, all_targets=all_targets)
     choice = parallel.choose(shape, wish, training.parallel, distributed.free_memory(device))
     if choice.shards > 1 and precision == "fp16":
         raise ConfigError("training.precision: fp16 can't be scaled over the pieces of a model; use bf16 or fp32.")
@@ -222,11 +205,45 @@ def settle(
                 if training.pretraining_epochs is None
                 else training.pretraining_epochs
             ),
-            "head_init": _head_init(config, choice.method, fresh=resolved.folder is None),
+            "head_init": _head_init(config, choice.method, fresh=fresh),
         }
     )
     revision = resolved.revision or None
     return config.model_copy(update={"method": choice.method, "revision": revision, "training": filled}), choice
+
+
+def _wish(
+    config: TrainConfig,
+    base_config: Any,
+    items: Sequence[Item],
+    device: torch.device,
+    precision: Precision,
+    *,
+    fresh: bool,
+    all_targets: bool,
+) -> memory.Wish:
+    """What a configuration asks of the memory; None where the choice is `memory.choose`'s."""
+    training = config.training
+    lengths = [len(item.input_ids) for item in items]
+    packed = processes.count() == 1 and goes_packed(
+        config, base_config, max(lengths), on_gpu=device.type == "cuda", precision=precision
+    )
+    return memory.Wish(
+        method="full" if fresh else None if config.method == "auto" else config.method,
+        optimizer=None if training.optimizer == "auto" else training.optimizer,
+        micro_batch_size=training.micro_batch_size,
+        checkpointing=None if training.gradient_checkpointing == "auto" else training.gradient_checkpointing,
+        batch_size=training.batch_size,
+        row_tokens=max(lengths),
+        rank=config.lora.r,
+        low_precision=precision != "fp32",
+        on_gpu=device.type == "cuda",
+        objective=config.objective,
+        path="packed" if packed else "padded",
+        mean_tokens=statistics.fmean(lengths),
+        spread_tokens=statistics.pstdev(lengths),
+        all_targets=all_targets,
+    )
 
 
 def _head_init(config: TrainConfig, method: Method, *, fresh: bool) -> Literal["labels", "random"]:

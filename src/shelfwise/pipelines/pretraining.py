@@ -36,42 +36,14 @@ _FILE = "model.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Pretraining:
-    """The part of a run before its labels are learned: what it reads, how, and where it is kept."""
+    """What a run has of the names that it read before its labels."""
 
-    config: TrainConfig  # settled; the objective is `completion`, every token a target
-    items: list[Item]
     folder: Path
 
     @classmethod
-    def of(
-        cls, config: TrainConfig, prepared: Prepared, encoder: Encoder, out: Path, micro_batch_size: int | None
-    ) -> Pretraining:
-        """Of a settled configuration with `pretraining_epochs`. A run of so many steps reads names for as many at most.
-
-        Args:
-            config: of the run.
-            prepared: its data.
-            encoder: of its base model.
-            out: the run folder.
-            micro_batch_size: that was asked for; None: from the memory there is, for names whole are targets.
-        """
-        items = [Item(ids, 0, 1) for ids in encoder.plain(texts_of(prepared)) if len(ids) > 1]
-        training = config.training
-        epochs = training.pretraining_epochs or 0.0
-        fewer = training.max_steps and training.max_steps * training.batch_size < epochs * len(items)
-        changes = {
-            "epochs": epochs,
-            "max_steps": training.max_steps if fewer else None,
-            "label_smoothing": 0.0,
-            "evaluations_per_epoch": 0,
-            "patience": None,
-            "micro_batch_size": micro_batch_size,
-        }
-        return cls(
-            config.model_copy(update={"objective": "completion", "training": training.model_copy(update=changes)}),
-            items,
-            out / artifact.PRETRAINING,
-        )
+    def of(cls, run: Path) -> Pretraining:
+        """Of a run folder, which need not exist yet."""
+        return cls(run / artifact.PRETRAINING)
 
     @property
     def checkpoints(self) -> Path:
@@ -114,6 +86,31 @@ class Pretraining:
             raise CorruptArtifactError(
                 f"{path}: does not hold what this run has read so far ({error}). Start again with another --out."
             ) from error
+
+
+def settings(config: TrainConfig, names: int) -> TrainConfig:
+    """How a run reads so many names: a `completion` run of its own. One of a few steps reads for as many at most.
+
+    Args:
+        config: the run's, settled, with `pretraining_epochs`.
+        names: that there are to read.
+    """
+    training = config.training
+    epochs = training.pretraining_epochs or 0.0
+    fewer = training.max_steps and training.max_steps * training.batch_size < epochs * names
+    changes = {
+        "epochs": epochs,
+        "max_steps": training.max_steps if fewer else None,
+        "label_smoothing": 0.0,
+        "evaluations_per_epoch": 0,
+        "patience": None,
+    }
+    return config.model_copy(update={"objective": "completion", "training": training.model_copy(update=changes)})
+
+
+def items_of(prepared: Prepared, encoder: Encoder) -> list[Item]:
+    """The names as rows of which every token but the first is a target."""
+    return [Item(ids, 0, 1) for ids in encoder.plain(texts_of(prepared)) if len(ids) > 1]
 
 
 def texts_of(prepared: Prepared) -> list[str]:

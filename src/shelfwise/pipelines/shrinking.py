@@ -32,8 +32,8 @@ def watch(out: Path, note: Callable[[str], None]) -> Callable[[int], None]:
     return shrunk
 
 
-def with_micro_batch(config: TrainConfig, rows: int) -> TrainConfig:
-    """The configuration with the micro-batch that the memory held."""
+def with_micro_batch(config: TrainConfig, rows: int | None) -> TrainConfig:
+    """The configuration with another micro-batch, as the one that the memory held."""
     return config.model_copy(update={"training": config.training.model_copy(update={"micro_batch_size": rows})})
 
 

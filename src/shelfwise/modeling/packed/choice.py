@@ -8,7 +8,7 @@ import torch
 
 from shelfwise.config import Precision, TrainConfig
 from shelfwise.errors import ConfigError
-from shelfwise.modeling import hardware
+from shelfwise.modeling import adapters, hardware
 from shelfwise.modeling.packed.model import PackedModel, known_layers
 from shelfwise.modeling.packed.tiles import tile_length
 
@@ -43,7 +43,7 @@ def packed_model(
     wanted = training.packed is True or training.fp8_base
     if training.fp8_base and (config.method != "lora" or not hardware.has_fp8(device)):
         raise ConfigError("training.fp8_base: needs --method lora and a GPU with fp8 (compute capability 8.9 or more).")
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    plain = adapters.plain(model)
     packed = None
     if goes_packed(config, plain.config, longest, on_gpu=device.type == "cuda", precision=precision):
         packed = PackedModel.of(

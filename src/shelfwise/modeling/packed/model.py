@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from shelfwise.modeling import adapters
 from shelfwise.modeling.packed import attention, layers
 from shelfwise.modeling.packed.layers import FalconWeights, LlamaWeights, Map, Place
 from shelfwise.modeling.packed.linear import NONE, Base, Fp8, Frozen, Lora, Nf4, Trained
@@ -62,7 +63,7 @@ class PackedModel:
             checkpointing: keep each layer's input alone, and compute its inside again in the backward pass.
             compiled: compile the layers; off, everything runs as written.
         """
-        plain: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+        plain = adapters.plain(model)
         tile = tile_length(longest)
         config = plain.config
         if tile is None or not known_layers(config):
