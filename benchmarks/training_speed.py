@@ -50,6 +50,9 @@ class Peer:
     steps: int
 
 
+# As many steps on names as on labels; the head's rows begin with the labels' texts.
+NAMES_FIRST: dict[str, Any] = {"pretraining_epochs": 1, "head_init": "labels"}
+
 OURS = {
     "lora": Ours("lora", "lora", 672, 33, {}),
     "lora-fp8": Ours("lora, fp8 base", "lora", 672, 33, {"fp8_base": True}),
@@ -66,6 +69,7 @@ OURS = {
     "full-640": Ours("full, batch 640", "full", 640, 20, {"optimizer": "adamw_bf16"}),
     "full-512": Ours("full, batch 512", "full", 512, 20, {"optimizer": "adamw_bf16"}),
     "full-256": Ours("full, batch 256", "full", 256, 15, {"optimizer": "adamw_bf16"}),
+    "full-names": Ours("full, batch 512, names first", "full", 512, 15, {"optimizer": "adamw_bf16", **NAMES_FIRST}),
     "full-64": Ours("full, batch 64", "full", 64, 15, {"optimizer": "adamw_bf16"}),
 }
 PEERS = {
@@ -149,6 +153,8 @@ def ours(architecture: str, setting: Ours, base: Path, options: argparse.Namespa
     )
     stamps: list[tuple[int, float]] = []
     losses: list[float] = []
+    names_stamps: list[tuple[int, float]] = []
+    names_losses: list[float] = []
     kept: dict[str, Any] = {}
     plain = finetune.settle
 
@@ -156,12 +162,16 @@ def ours(architecture: str, setting: Ours, base: Path, options: argparse.Namespa
         if "loss" in progress.values:
             stamps.append((progress.step, time.perf_counter()))
             losses.append(progress.values["loss"])
+        if "pretraining_loss" in progress.values:
+            names_stamps.append((progress.step, time.perf_counter()))
+            names_losses.append(progress.values["pretraining_loss"])
 
     def settle(*given: Any, **named: Any) -> Any:
         items = next(g for g in given if isinstance(g, list) and g and hasattr(g[0], "input_ids"))
-        kept["tokens"] = statistics.mean(len(item.input_ids) for item in items)
         settled = plain(*given, **named)
-        kept["estimate"] = settled[1].estimate.total / memory.GIB
+        of = "names_" if named.get("all_targets") else ""
+        kept[f"{of}tokens"] = statistics.mean(len(item.input_ids) for item in items)
+        kept[f"{of}estimate"] = settled[1].estimate.total / memory.GIB
         return settled
 
     save, step = finetune._save, ShelfwiseTrainer.training_step
@@ -183,6 +193,16 @@ def ours(architecture: str, setting: Ours, base: Path, options: argparse.Namespa
     finally:
         finetune.settle, finetune._save, ShelfwiseTrainer.training_step = plain, save, step
     seconds = step_seconds(stamps)
+    names: dict[str, Any] = {}
+    if names_stamps:
+        rate = batch / step_seconds(names_stamps)
+        names = {
+            "names_per_s": round(rate, 1),
+            "names_tokens_per_s": round(rate * kept["names_tokens"]),
+            "names_estimated_gib": round(kept["names_estimate"], 1),
+            "names_loss_first": round(names_losses[0], 3),
+            "names_loss_last": round(names_losses[-1], 3),
+        }
     size = sum(f.stat().st_size for f in run.rglob("*") if f.is_file()) / 2**30
     shutil.rmtree(run)
     return {
@@ -205,6 +225,7 @@ def ours(architecture: str, setting: Ours, base: Path, options: argparse.Namespa
         "run_gib": round(size, 2),
         "loss_first": round(losses[0], 3),
         "loss_last": round(losses[-1], 3),
+        **names,
     }
 
 

@@ -14,7 +14,7 @@ on is told by `shelfwise evaluate`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -231,10 +231,21 @@ class BlendScorer:
 
     def log_probs(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(N, C) natural logarithms; each row's exponentials sum to 1. Who has no weight is not asked."""
+        return self.start(texts)()
+
+    def start(self, texts: Sequence[str]) -> Callable[[], NDArray[np.float32]]:
+        """Begin with the model; what comes back asks the baseline, while a GPU may still be at work, and joins both."""
         if self.blend.weight in (0, 1):
             only = self.model if self.blend.weight else self.baseline
-            return only.calibration.log_probs(only.log_probs(texts))
-        return self.join(self.model.log_probs(texts), self.baseline.log_probs(texts))
+            asked = only.start_log_probs(texts)
+            return lambda: only.calibration.log_probs(asked())
+        model = self.model.start_log_probs(texts)
+
+        def joined() -> NDArray[np.float32]:
+            baseline = self.baseline.log_probs(texts)
+            return self.join(model(), baseline)
+
+        return joined
 
     def join(self, model: Rows, baseline: Rows) -> NDArray[np.float32]:
         """What `log_probs` gives, from (N, C) uncalibrated natural logarithms of both that are known already."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from shelfwise import artifact
 from shelfwise.errors import RunFolderError
@@ -30,6 +30,15 @@ class Scorer(Protocol):
 
     def log_probs(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(N, C) natural logarithms, uncalibrated; each row's exponentials sum to 1."""
+        ...
+
+
+@runtime_checkable
+class Starter(Protocol):
+    """A scorer whose work goes on by itself, on a GPU."""
+
+    def start(self, texts: Sequence[str]) -> Callable[[], NDArray[np.float32]]:
+        """Begin; what comes back waits for what `log_probs` gives. It may be called in another thread, and once."""
         ...
 
 
@@ -117,13 +126,23 @@ class Classifier:
 
     def log_probs(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(N, C) uncalibrated natural logarithms in the order of `texts`; identical texts are scored once."""
+        return self.start_log_probs(texts)()
+
+    def start_log_probs(self, texts: Sequence[str]) -> Callable[[], NDArray[np.float32]]:
+        """Begin with some texts; what comes back waits for what `log_probs` gives, in any thread."""
         import numpy as np
 
         unique = {text: position for position, text in enumerate(dict.fromkeys(texts))}
         if not unique:
-            return np.zeros((0, len(self.labels)), np.float32)
-        scored = self.scorer.log_probs(list(unique))
-        return scored if len(unique) == len(texts) else scored[[unique[text] for text in texts]]
+            return lambda: np.zeros((0, len(self.labels)), np.float32)
+        if isinstance(self.scorer, Starter):
+            wait = self.scorer.start(list(unique))
+        else:
+            scored = self.scorer.log_probs(list(unique))
+            wait = lambda: scored  # noqa: E731
+        if len(unique) == len(texts):
+            return wait
+        return lambda: wait()[[unique[text] for text in texts]]
 
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(N, C) calibrated probabilities; each row sums to 1."""
@@ -139,12 +158,24 @@ class Classifier:
         Returns:
             N predictions in the same order; ties go to the label that comes first.
         """
-        log_probs = self.log_probs(texts)
-        return [
-            prediction
-            for start in range(0, len(texts), IN_CACHE)
-            for prediction in self._told(log_probs[start : start + IN_CACHE], max(1, top_k))
-        ]
+        return self.start(texts, top_k=top_k)()
+
+    def start(self, texts: Sequence[str], *, top_k: int = 3) -> Callable[[], list[Prediction]]:
+        """Begin with some texts; what comes back waits for what `predict` gives, in any thread.
+
+        A GPU is at work on them meanwhile, so the next texts can be started before the answers to these are told.
+        """
+        scored = self.start_log_probs(texts)
+
+        def predictions() -> list[Prediction]:
+            log_probs = scored()
+            return [
+                prediction
+                for start in range(0, len(log_probs), IN_CACHE)
+                for prediction in self._told(log_probs[start : start + IN_CACHE], max(1, top_k))
+            ]
+
+        return predictions
 
     def _told(self, log_probs: NDArray[np.float32], top_k: int) -> Iterator[Prediction]:
         """Predictions from (N, C) uncalibrated natural logarithms."""

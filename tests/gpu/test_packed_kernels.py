@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -125,3 +126,35 @@ def test_answers_of_a_model(architecture: str, fp8: bool) -> None:
     margin = 0.25 if fp8 else 0.03  # fp8: 3 bits of mantissa, at random weights
     for found, given in ((together[-100:], wanted), (few, wanted[-30:]), (alone, wanted)):
         assert float((found.cpu() - given.cpu()).abs().max()) < margin
+
+
+@pytest.mark.parametrize("architecture", ["llama", "falcon"])
+def test_texts_that_are_under_way_together_are_answered_as_alone(architecture: str) -> None:
+    """Lots that were all begun with before one is waited for, then waited for backwards and in another thread."""
+    from concurrent.futures import ThreadPoolExecutor
+    from dataclasses import replace
+
+    from shelfwise.labels import Labels
+    from shelfwise.modeling import backbone, tiny
+    from shelfwise.modeling.encoding import Encoder
+    from shelfwise.modeling.engine import Engine
+    from shelfwise.modeling.packed.inference import Inference
+    from shelfwise.prompts import PromptFormat
+
+    labels = Labels(tuple(f"type {i}" for i in range(40)))
+    names = [f"product {i} of {'many ' * (i % 7)}words" for i in range(4000)]
+    encoder = Encoder(tiny.tokenizer_for(architecture, names), PromptFormat())
+    settings = backbone.LoadSettings("head", "full", len(labels), torch.device("cuda"), "bf16")
+    torch.manual_seed(0)
+    config = tiny.config_for(architecture, encoder.tokenizer)
+    model = backbone.fresh(config, settings, encoder.tokenizer.pad_token_id)
+    engine = Engine.of(model, encoder, "head", labels, settings.device, settings.precision)
+    engine = replace(engine, inference=Inference.of(model, dtype=torch.bfloat16))
+    assert engine.inference is not None
+    lots = [names[:1500], names[1500:1510], names[1510:3000], names[3000:]]
+    alone = [engine.log_probs(lot) for lot in lots]
+    under_way = [engine.start(lot) for lot in lots]
+    with ThreadPoolExecutor(1) as other:
+        together = list(other.map(lambda wait: wait(), reversed(under_way)))[::-1]
+    for found, wanted in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(found, wanted)

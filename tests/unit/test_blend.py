@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -259,3 +259,32 @@ def test_who_has_no_weight_is_not_asked(weight: float, asked: tuple[int, int]) -
     found = both.log_probs(["x"])
     assert (model.asked, baseline.asked) == asked
     np.testing.assert_array_equal(found, both.join(model.log_probs(["x"]), baseline.log_probs(["x"])))
+
+
+class Started(Fixed):
+    """A model on a GPU: it is begun with, and waited for later."""
+
+    def __init__(self, shares: Sequence[float], log: list[str]) -> None:
+        super().__init__(shares)
+        self.log = log
+
+    def start(self, texts: Sequence[str]) -> Callable[[], Rows]:
+        self.log.append("model begins")
+
+        def wait() -> Rows:
+            self.log.append("model is waited for")
+            return self.log_probs(texts)
+
+        return wait
+
+
+def test_the_baseline_answers_while_the_model_is_at_work() -> None:
+    both, _, baseline = scorer(0.5)
+    expected, log = both.log_probs(["x"]), list[str]()
+    told = baseline.log_probs
+    baseline.log_probs = lambda texts: log.append("baseline") or told(texts)  # type: ignore[method-assign]
+    model = replace(both.model, scorer=Started([0.7, 0.2, 0.1], log))
+    joined = replace(both, model=model).start(["x"])
+    assert log == ["model begins"]
+    np.testing.assert_array_equal(joined(), expected)
+    assert log == ["model begins", "baseline", "model is waited for"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -75,9 +75,22 @@ class Engine:
         end-of-text, given that the answer is a label. Where several processes train, each has to ask for the same rows;
         they share them, and all get all.
         """
+        return self.start(texts)()
+
+    def start(self, texts: Sequence[str]) -> Callable[[], NDArray[np.float32]]:
+        """Begin with some texts; what comes back waits for what `log_probs` gives, in any thread.
+
+        On a GPU that runs the model without padding the work goes on by itself, and other texts can be started behind
+        it; elsewhere it is done when this returns.
+        """
         rows = self.encoder.encode(texts)
         if self.inference is not None and rows and max(map(len, rows)) <= self.inference.longest:
-            return self._inferred(self.inference, rows)
+            return _on_its_way(self._inferred(self.inference, rows))
+        scored = self._scored(rows)
+        return lambda: scored
+
+    def _scored(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """(N, C) log-probabilities by the model as it stands."""
         scored = torch.zeros(len(rows), len(self.labels))
         training = self.model.training
         self.model.eval()
@@ -99,12 +112,11 @@ class Engine:
         result: NDArray[np.float32] = distributed.summed(scored).numpy()
         return result
 
-    def _inferred(self, inference: Inference, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """(N, C) log-probabilities; batches are halved where the memory is full, and stay so."""
+    def _inferred(self, inference: Inference, rows: Sequence[Sequence[int]]) -> Tensor:
+        """(N, C) log-probabilities, unawaited; batches are halved where the memory is full, and stay so."""
         while True:
             try:
-                answered: NDArray[np.float32] = inference.log_probs(rows, self.shrinkage.halvings).cpu().numpy()
-                return answered
+                return inference.log_probs(rows, self.shrinkage.halvings)
             except RuntimeError as error:
                 if not out_of_memory.is_out_of_memory(error) or inference.is_smallest(self.shrinkage.halvings):
                     raise
@@ -163,6 +175,25 @@ class Engine:
         with autocast(self.device, self.precision):
             logits: Tensor = head(hidden)
         return logits
+
+
+def _on_its_way(scores: Tensor) -> Callable[[], NDArray[np.float32]]:
+    """Send scores to the CPU as soon as they are there; what comes back waits for them, and not for later work."""
+    if scores.device.type != "cuda":
+        return scores.numpy
+    there = torch.empty(scores.shape, dtype=scores.dtype, pin_memory=True)
+    with torch.cuda.device(scores.device):
+        there.copy_(scores, non_blocking=True)
+        # A thread that spins would keep others from the CPU.
+        done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        done.record()
+
+    def waited() -> NDArray[np.float32]:
+        done.synchronize()
+        found: NDArray[np.float32] = there.numpy()
+        return found
+
+    return waited
 
 
 def _halves(batch: list[int]) -> list[list[int]]:

@@ -11,7 +11,7 @@ accepts none of them in three of the four, so nearly all that the model adds wou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,15 +84,24 @@ class Cascade:
         """A language model's last bits depend on the batch."""
         return False
 
-    def ask(self, texts: Sequence[str], top_k: int) -> list[Answer]:
-        """One answer a text, in their order: the first classifier's where it accepts the type, else the other's."""
+    def start(self, texts: Sequence[str], top_k: int) -> Callable[[], list[Answer]]:
+        """Begin with some texts, by the first classifier.
+
+        What comes back waits for one answer a text, in their order: the first one's where it accepts the type, else the
+        other's.
+        """
         answers = [Answer(prediction, self.first.name) for prediction in self.first.predict(texts, top_k=top_k)]
         rest = [i for i, answer in enumerate(answers) if answer.prediction.decision != "accept"]
-        if rest:
-            asked = self.then.predict([texts[i] for i in rest], top_k=top_k)
-            for i, prediction in zip(rest, asked, strict=True):
+        if not rest:
+            return lambda: answers
+        asked = self.then.start([texts[i] for i in rest], top_k=top_k)
+
+        def joined() -> list[Answer]:
+            for i, prediction in zip(rest, asked(), strict=True):
                 answers[i] = Answer(prediction, self.then.name)
-        return answers
+            return answers
+
+        return joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +164,7 @@ def measure(cascade: Cascade, products: Sequence[Product]) -> CascadeReport:
     accepts, rights, firsts = [], [], []
     for start in range(0, len(products), CHUNK):
         chunk = products[start : start + CHUNK]
-        for product, answer in zip(chunk, cascade.ask([product.text for product in chunk], 1), strict=True):
+        for product, answer in zip(chunk, cascade.start([product.text for product in chunk], 1)(), strict=True):
             accepts.append(answer.prediction.decision == "accept")
             rights.append(answer.prediction.label == product.label)
             firsts.append(answer.model == cascade.first.name)

@@ -193,6 +193,11 @@ def settle(
         raise ConfigError("training.precision: fp16 can't be scaled over the pieces of a model; use bf16 or fp32.")
     if choice.optimizer == "adamw_bf16" and choice.method != "full":
         raise ConfigError("training.optimizer: adamw_bf16 is for --method full; adapters are small enough for adamw.")
+    if choice.optimizer == "adamw_bf16" and precision == "fp32":
+        raise ConfigError(
+            "training.optimizer: adamw_bf16 keeps the weights in bf16, which fp32 can't multiply. Use adamw, or a "
+            "training.precision of bf16."
+        )
     filled = training.model_copy(
         update={
             "learning_rate": training.learning_rate or resolved.learning_rates[choice.method],

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -52,8 +52,8 @@ class Answerer(Protocol):
         """Whether an answer depends on its text alone, to the last bit, and not on what is asked with it."""
         ...
 
-    def ask(self, texts: Sequence[str], top_k: int) -> list[Answer]:
-        """One answer a text, in their order."""
+    def start(self, texts: Sequence[str], top_k: int) -> Callable[[], list[Answer]]:
+        """Begin with some texts; what comes back waits for one answer a text, in their order, in any thread."""
         ...
 
 
@@ -83,44 +83,68 @@ class Alone:
         """So the baseline is. A language model's last bits depend on the batch."""
         return getattr(self.classifier.scorer, "exact", False)
 
-    def ask(self, texts: Sequence[str], top_k: int) -> list[Answer]:
-        """One answer a text, in their order."""
-        return [Answer(prediction, self.name) for prediction in self.classifier.predict(texts, top_k=top_k)]
+    def start(self, texts: Sequence[str], top_k: int) -> Callable[[], list[Answer]]:
+        """Begin with some texts; what comes back waits for one answer a text, in their order."""
+        predicted = self.classifier.start(texts, top_k=top_k)
+        return lambda: [Answer(prediction, self.name) for prediction in predicted()]
 
 
 def ask_once(answerer: Answerer, texts: Sequence[str], top_k: int) -> tuple[list[Answer], int]:
     """One answer a text, in their order, identical ones asked once; and how many different ones there were."""
     distinct = list(dict.fromkeys(texts))
-    found = dict(zip(distinct, answerer.ask(distinct, top_k), strict=True)) if distinct else {}
+    found = dict(zip(distinct, answerer.start(distinct, top_k)(), strict=True)) if distinct else {}
     return [found[text] for text in texts], len(distinct)
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The texts of a part, some of which are under way."""
+
+    texts: Sequence[str]
+    distinct: list[str]
+    new: list[str]  # of these, those that had to be asked for
+    forgotten: list[str]  # texts of earlier parts that no later part will look for
+    answers: Callable[[], list[Answer]]  # waits for those of `new`
+
+
 class Memory:
-    """An answerer that remembers the texts of the last `parts` parts."""
+    """An answerer that remembers the texts of the last `parts` parts.
+
+    Which texts a part needs depends on the texts of earlier parts and not on their answers. So parts can be asked for
+    in one thread and told in another, both in the same order.
+    """
 
     def __init__(self, answerer: Answerer, top_k: int, parts: int) -> None:
         self.answerer = answerer
-        self.part = 0  # the number of the part that is being answered
+        self.part = 0  # the number of the part that is asked for next
         self._top_k = top_k
         self._parts = parts
-        self._known: OrderedDict[str, tuple[int, Answer]] = OrderedDict()  # with the part that asked last; oldest first
+        self._last: OrderedDict[str, int] = OrderedDict()  # the part that asked last; oldest first. Of who asks
+        self._known: dict[str, Answer] = {}  # of who tells
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._last)
 
-    def answer_part(self, texts: Sequence[str]) -> tuple[list[Answer], int, bytes]:
-        """Answer the texts of the next part.
+    def ask(self, texts: Sequence[str]) -> Asked:
+        """Ask for the texts of the next part."""
+        forgotten = self._forget()
+        distinct = list(dict.fromkeys(texts))
+        new = [text for text in distinct if text not in self._last]
+        self._remember(distinct)
+        answers = self.answerer.start(new, self._top_k) if new else list
+        return Asked(texts, distinct, new, forgotten, answers)
+
+    def tell(self, asked: Asked) -> tuple[list[Answer], int, bytes]:
+        """Wait for the answers of the next part.
 
         Returns:
             One answer a text in their order; how many different texts had to be asked for; what `recall` takes.
         """
-        self._forget()
-        distinct = list(dict.fromkeys(texts))
-        new = [text for text in distinct if text not in self._known]
-        asked = dict(zip(new, self.answerer.ask(new, self._top_k), strict=True)) if new else {}
-        answers = {text: asked[text] if text in asked else self._known[text][1] for text in distinct}
-        self._remember(answers.items())
-        return [answers[text] for text in texts], len(new), _written(answers.items())
+        for text in asked.forgotten:
+            del self._known[text]
+        self._known.update(zip(asked.new, asked.answers(), strict=True))
+        answers = {text: self._known[text] for text in asked.distinct}
+        return [answers[text] for text in asked.texts], len(asked.new), _written(answers.items())
 
     def recall(self, part: int, written: bytes, source: str) -> None:
         """Take back what was remembered of an earlier part; parts in ascending order, those that still count.
@@ -130,19 +154,23 @@ class Memory:
         """
         self.part = part
         try:
-            self._remember(_read(cells, self.answerer.labels) for cells in json.loads(written))
+            answers = dict(_read(cells, self.answerer.labels) for cells in json.loads(written))
         except (ValueError, TypeError, IndexError, KeyError) as error:
             raise CorruptArtifactError(f"{source}: not readable ({error}). Start over with --force.") from error
+        self._remember(answers)
+        self._known.update(answers)
 
-    def _remember(self, answers: Iterable[tuple[str, Answer]]) -> None:
-        for text, answer in answers:
-            self._known[text] = (self.part, answer)
-            self._known.move_to_end(text)
+    def _remember(self, texts: Iterable[str]) -> None:
+        for text in texts:
+            self._last[text] = self.part
+            self._last.move_to_end(text)
         self.part += 1
 
-    def _forget(self) -> None:
-        while self._known and next(iter(self._known.values()))[0] < self.part - self._parts:
-            self._known.popitem(last=False)
+    def _forget(self) -> list[str]:
+        forgotten = []
+        while self._last and next(iter(self._last.values())) < self.part - self._parts:
+            forgotten.append(self._last.popitem(last=False)[0])
+        return forgotten
 
 
 def _written(answers: Iterable[tuple[str, Answer]]) -> bytes:

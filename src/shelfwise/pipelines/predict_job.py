@@ -173,7 +173,11 @@ class Job:
                     progress(parts.tally.rows)
 
     def _remembering(self, plan: Plan, parts: Parts, chunks: Iterable[Chunk]) -> Ready:
-        """Parts of an answerer whose answers are remembered; the next one is asked for while the last is written."""
+        """Parts of an answerer whose answers are remembered.
+
+        While one is asked for, the answers of that before it are told, and those of an earlier one written: a GPU need
+        not wait for the CPU.
+        """
         memory = Memory(self.loaded(), self.settings.top_k, self._remembered_parts)
         first = len(parts.done)
         for number in range(max(0, first - self._remembered_parts), first):
@@ -187,9 +191,12 @@ class Job:
                 predict_files.require_room(plan, predicted)
                 yield rows, texts, rejected, is_first
 
-        crew = Crew([lambda sorts: memory.answer_part(sorts[1])])
-        with closing(crew):
-            for (rows, _, rejected, is_first), (answers, scored, remembered) in crew.each(sorted_out()):
+        asking = Crew([lambda sorts: memory.ask(sorts[1])])
+        telling = Crew([lambda asked: memory.tell(asked[1])])
+        with closing(asking), closing(telling):
+            for ((rows, _, rejected, is_first), _), (answers, scored, remembered) in telling.each(
+                asking.each(sorted_out())
+            ):
                 yield put_down(plan, rows, answers, rejected, scored, is_first), remembered
 
     def _by_workers(self, plan: Plan, chunks: Iterable[Chunk], count: int) -> Ready:

@@ -48,7 +48,7 @@ def cascade(expert: Expert, threshold: float = 0.8) -> Cascade:
 
 def test_only_what_the_first_does_not_accept_goes_to_the_second() -> None:
     expert = Expert()
-    answers = cascade(expert).ask(["tea a", "odd unsure", "soap b", "tea unsure"], 2)
+    answers = cascade(expert).start(["tea a", "odd unsure", "soap b", "tea unsure"], 2)()
     assert expert.asked == ["odd unsure", "tea unsure"]
     assert [answer.model for answer in answers] == ["cheap", "dear", "cheap", "dear"]
     assert [answer.prediction.label for answer in answers] == ["Tea, Green", "Tea, Green", "Shampoo", "Tea, Green"]
@@ -57,7 +57,7 @@ def test_only_what_the_first_does_not_accept_goes_to_the_second() -> None:
 
 def test_a_second_that_is_not_needed_is_not_asked() -> None:
     expert = Expert()
-    cascade(expert).ask(["tea a"], 1)
+    cascade(expert).start(["tea a"], 1)()
     assert expert.asked == []
 
 
