@@ -8,7 +8,7 @@ and the rates are those of the recipes, chosen on validation before; test is loo
 
 With `--jobs`, so many runs share each GPU; their times would say nothing and are left out. With `--runs`, it is those
 runs and no others, each as RECIPE:SPLIT:INPUT:SEED. A recipe with "few" in its name is given a random twentieth of the
-labelled training rows, drawn by the seed; the names of the others it may read.
+labelled training rows, drawn by the seed, and its own baseline on them; the names of the others it may read.
 
 With `--save-log-probs` what each run says of its validation and test rows is kept for `benchmarks/three_splits.py`,
 which fits the baseline and the blend beside it; `--no-evaluation` then leaves the figures to it.
@@ -38,7 +38,7 @@ BARE = {"pretraining_epochs": 0, "head_init": "random"}
 RECIPES: dict[str, tuple[str | None, dict[str, Any]]] = {
     "full-head": ("smollm2-135m-full.yaml", {}),
     "full-head-bare": ("smollm2-135m-full.yaml", BARE),
-    "full-head-few": ("smollm2-135m-full.yaml", {"epochs": 40, "batch_size": 64}),
+    "full-head-few": ("smollm2-135m-full.yaml", {"epochs": 40, "batch_size": 64, "evaluations_per_epoch": 0}),
     "lora-head": ("smollm2-135m-lora.yaml", {}),
     "lora-head-bare": ("smollm2-135m-lora.yaml", BARE),
     "lora-head-labels": ("smollm2-135m-lora.yaml", {"head_init": "labels"}),
@@ -164,7 +164,9 @@ def measure(job: Job, options: argparse.Namespace, *, yardsticks: bool) -> list[
     rows = []
     for standing in found.standings:
         row = row_of(standing, trained.config, job.seed)
-        row["train_rows"] = trained.train_rows
+        row |= {"recipe": job.recipe, "train_rows": trained.train_rows}
+        if "few" in job.recipe:
+            row["seeds"] = [job.seed]
         if standing.kind == "model":
             row["train_s"] = round(trained.seconds, 1)
             if trained.peak_bytes is not None:
@@ -322,7 +324,8 @@ def main() -> None:
         if options.seconds and time.monotonic() - began > options.seconds:
             _bench.say(f"{job.title}: not begun, for {options.seconds:.0f} s are over")
             continue
-        yardsticks = not options.no_yardsticks and (len(options.splits) > 1 or not rows)
+        # Of few examples there are others for each seed, so each has a baseline of its own.
+        yardsticks = "few" in job.recipe or (not options.no_yardsticks and (len(options.splits) > 1 or not rows))
         rows += measure(job, options, yardsticks=yardsticks)
         _bench.write(options.name, rows, options.out)
 
