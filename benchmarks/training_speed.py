@@ -64,7 +64,7 @@ OURS = {
     "qlora-64": Ours("qlora, batch 64", "qlora", 64, 15, {}),
     "qlora-small": Ours("qlora, small card", "qlora", 16, 30, {"gradient_checkpointing": True}, micro=8),
     "full": Ours("full", "full", 1536, 18, {"optimizer": "adamw_bf16"}, micro=768),
-    "full-1536": Ours("full, batch 1536 in three", "full", 1536, 15, {"optimizer": "adamw_bf16"}, micro=512),
+    "full-1536": Ours("full, batch 1536 in four", "full", 1536, 15, {"optimizer": "adamw_bf16"}, micro=384),
     "full-1024": Ours("full, batch 1024 in two", "full", 1024, 15, {"optimizer": "adamw_bf16"}, micro=512),
     "full-640": Ours("full, batch 640", "full", 640, 20, {"optimizer": "adamw_bf16"}),
     "full-512": Ours("full, batch 512", "full", 512, 20, {"optimizer": "adamw_bf16"}),

@@ -247,6 +247,10 @@ class BlendScorer:
 
         return joined
 
+    def warm(self) -> None:
+        """Let the model do what the first texts would have to wait for."""
+        self.model.warm()
+
     def join(self, model: Rows, baseline: Rows) -> NDArray[np.float32]:
         """What `log_probs` gives, from (N, C) uncalibrated natural logarithms of both that are known already."""
         calibrated = self.model.calibration.log_probs(model), self.baseline.calibration.log_probs(baseline)

@@ -41,6 +41,10 @@ class Starter(Protocol):
         """Begin; what comes back waits for what `log_probs` gives. It may be called in another thread, and once."""
         ...
 
+    def warm(self) -> None:
+        """Do what the first texts would have to wait for."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Classifier:
@@ -143,6 +147,11 @@ class Classifier:
         if len(unique) == len(texts):
             return wait
         return lambda: wait()[[unique[text] for text in texts]]
+
+    def warm(self) -> None:
+        """Do now what the first texts would have to wait for; some seconds with a model on a GPU, else nothing."""
+        if isinstance(self.scorer, Starter):
+            self.scorer.warm()
 
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(N, C) calibrated probabilities; each row sums to 1."""

@@ -102,7 +102,7 @@ def test_answers_of_a_model(architecture: str, fp8: bool) -> None:
     """Whole models: recorded and unrecorded batches give what transformers gives, alone and together."""
     from transformers import AutoModelForSequenceClassification, FalconConfig, LlamaConfig
 
-    from shelfwise.modeling.packed.inference import Inference
+    from shelfwise.modeling.packed.inference import RECORDED, Inference
 
     torch.manual_seed(0)
     shape: dict[str, int] = {"vocab_size": 500, "hidden_size": 512, "num_hidden_layers": 3, "num_attention_heads": 8}
@@ -121,8 +121,11 @@ def test_answers_of_a_model(architecture: str, fp8: bool) -> None:
     assert inference is not None
     together = inference.log_probs(names)
     few = inference.log_probs(names[-30:])
-    alone = torch.cat([inference.log_probs([name]) for name in names[-100:]])
+    alone = torch.cat([inference.log_probs([name]).cpu() for name in names[-100:]])
     assert len(inference.recorded) > 1
+    inference.warm()
+    assert tuple(sorted(inference.recorded)) == RECORDED
+    assert torch.equal(inference.log_probs(names[-30:]), few)
     margin = 0.25 if fp8 else 0.03  # fp8: 3 bits of mantissa, at random weights
     for found, given in ((together[-100:], wanted), (few, wanted[-30:]), (alone, wanted)):
         assert float((found.cpu() - given.cpu()).abs().max()) < margin

@@ -277,6 +277,9 @@ class Started(Fixed):
 
         return wait
 
+    def warm(self) -> None:
+        self.log.append("model is warm")
+
 
 def test_the_baseline_answers_while_the_model_is_at_work() -> None:
     both, _, baseline = scorer(0.5)
@@ -288,3 +291,12 @@ def test_the_baseline_answers_while_the_model_is_at_work() -> None:
     assert log == ["model begins"]
     np.testing.assert_array_equal(joined(), expected)
     assert log == ["model begins", "baseline", "model is waited for"]
+
+
+def test_a_blend_warms_its_model() -> None:
+    both, _, _ = scorer(0.5)
+    log: list[str] = []
+    blend = replace(both, model=replace(both.model, scorer=Started([0.7, 0.2, 0.1], log)))
+    replace(both.model, scorer=blend).warm()
+    both.baseline.warm()  # nothing to do
+    assert log == ["model is warm"]

@@ -89,6 +89,11 @@ class Engine:
         scored = self._scored(rows)
         return lambda: scored
 
+    def warm(self) -> None:
+        """Do what the first texts would have to wait for, on a GPU that runs the model without padding."""
+        if self.inference is not None:
+            self.inference.warm()
+
     def _scored(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """(N, C) log-probabilities by the model as it stands."""
         scored = torch.zeros(len(rows), len(self.labels))

@@ -15,7 +15,7 @@ from shelfwise import config as configs
 from shelfwise.classifier import Classifier, answering, blend_of
 from shelfwise.config import Arithmetic, Columns
 from shelfwise.pipelines import predict_files, predict_parts
-from shelfwise.pipelines.crew import Crew
+from shelfwise.pipelines.crew import Crew, quick_turns
 from shelfwise.pipelines.predict_answers import Alone, Answerer, Memory
 from shelfwise.pipelines.predict_inputs import inputs_of
 from shelfwise.pipelines.predict_parts import Kind, Parts
@@ -193,7 +193,7 @@ class Job:
 
         asking = Crew([lambda sorts: memory.ask(sorts[1])])
         telling = Crew([lambda asked: memory.tell(asked[1])])
-        with closing(asking), closing(telling):
+        with quick_turns(), closing(asking), closing(telling):
             for ((rows, _, rejected, is_first), _), (answers, scored, remembered) in telling.each(
                 asking.each(sorted_out())
             ):

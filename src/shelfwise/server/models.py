@@ -98,6 +98,7 @@ def load(name: str, run: Path, settings: Settings, clock: Callable[[], float] = 
         raise WorkError(f"{run}: replaced while it was being loaded. Load it again.")
     if on_gpu():
         one_thread()
+    classifier.warm()
     loaded = Loaded(name, run, version, classifier, clock())
     check(loaded.predict([CANARY], 1), loaded)
     return loaded

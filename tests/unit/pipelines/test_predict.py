@@ -153,6 +153,9 @@ class Unhurried(FakeScorer):
 
         return answers
 
+    def warm(self) -> None:
+        raise AssertionError("a job needs no warm model")
+
 
 def test_the_next_part_is_begun_with_before_the_answers_to_the_last_are_there(tmp_path: Path) -> None:
     job = Job(tmp_path, Unhurried(parts=5))

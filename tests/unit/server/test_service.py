@@ -204,13 +204,16 @@ def test_the_openapi_document_says_every_error_and_gives_examples(run):
 def test_what_a_gpu_leaves_to_the_cpu_is_done_by_one_thread(run, monkeypatch, on_gpu):
     import torch
 
+    warm = []
     monkeypatch.setattr(models, "on_gpu", lambda: on_gpu)
+    monkeypatch.setattr(Classifier, "warm", lambda self: warm.append(torch.get_num_threads()))
     monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         models.load("shelves", run, Settings(runs=(str(run),)))
         assert torch.get_num_threads() == (1 if on_gpu else 2)
+        assert warm == [torch.get_num_threads()]  # once, and as it is going to work
         assert os.environ.get("TOKENIZERS_PARALLELISM") == ("false" if on_gpu else None)
     finally:
         torch.set_num_threads(before)

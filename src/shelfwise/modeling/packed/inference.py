@@ -95,6 +95,20 @@ class Inference:
                     scores[found.rows] = self._forward(found.ids, found.position, found.row, found.keep, tile)
         return scores
 
+    def warm(self) -> None:
+        """Record a batch of each size, and run those that are too large for it: what first requests would wait for.
+
+        Recording takes 0.1 s, and empties the memory that is kept for later, while others wait: so each hold-up would
+        lead to larger batches, and these to the next one. On a CPU there is nothing to do.
+        """
+        if self.packed.cos.device.type != "cuda":
+            return
+        whole = [[self.pad_token_id] * tile for tile in TILE_LENGTHS]  # rows that fill a tile
+        for size in RECORDED:
+            self.log_probs([whole[0]] * size)
+        for row in whole:
+            self.log_probs([row] * (RECORDED[-1] + 1)).cpu()
+
     def is_smallest(self, scale: int) -> bool:
         """Whether batches that were halved so many times can't be halved again."""
         return self._tokens(scale) <= self.longest
