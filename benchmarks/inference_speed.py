@@ -242,7 +242,7 @@ def trained(run: Path, precisions: list[str], catalogue: Path) -> list[dict[str,
 
     config = configs.load(run / artifact.CONFIG)
     read = read_catalogue(catalogue, config.columns, config.text_columns, labels="required")
-    test = Splits.load(run / artifact.SPLITS).parts(read).test
+    test = Splits.load(run / artifact.SPLIT).parts(read).test
     rows, exact = [], None
     for precision in precisions:
         classifier = Classifier.load(run, which="model", precision=precision)  # type: ignore[arg-type]

@@ -269,10 +269,26 @@ def _spread(rows: Sequence[Row], key: str) -> str:
     return mean if len(values) == 1 else f"{mean} ({min(values):.3f} to {max(values):.3f})"
 
 
+def few_examples_table() -> str:
+    """SmolLM2-135M and the baseline where a twentieth of the training rows has a type."""
+    sources = results("smollm2_few_examples")
+    if not sources:
+        return unmeasured("python benchmarks/smollm2_bigbasket.py bigbasket_products.csv --runs ...")
+    by_model: dict[str, list[Row]] = {}
+    for row in sources[0].rows:
+        by_model.setdefault(str(row["model"]), []).append(row)
+    lines = [
+        [model, number(rows[0], "train_rows", ","), *(_spread(rows, key) for key in ("accuracy", "macro_f1", "ece"))]
+        for model, rows in by_model.items()
+    ]
+    headings = ["model", "rows with a type", "accuracy", "macro-F1", "ECE"]
+    return with_sources(table(headings, lines, 1), sources)
+
+
 def training_speed_table() -> str:
     """How fast both 7B models are fine-tuned, beside transformers and PEFT."""
     names = ("training_speed_llama", "training_speed_falcon", "training_speed_llama_h200", "training_speed_falcon_h200")
-    sources = results(*names, "training_speed_full")
+    sources = results(*names, "training_speed_full", "training_speed_full_h100")
     references = {
         (row["model"], gpu(source)): row["tokens_per_s"]
         for source in sources
@@ -306,7 +322,7 @@ def gpu(source: Result) -> str:
 def inference_speed_table() -> str:
     """How fast both 7B models answer, beside transformers; what was measured again, as it is now."""
     sources = results(
-        "inference_speed_h100_bf16", "inference_speed_h100", "inference_speed_llama", "inference_speed_falcon"
+        "inference_speed_h100", "inference_speed_h100_falcon", "inference_speed_llama", "inference_speed_falcon"
     )
     chosen: dict[tuple[Value, ...], Row] = {}
     for source in sources:
@@ -451,6 +467,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "smollm2-bigbasket": smollm2_table,
     "three-splits": three_splits_table,
     "recipes": recipes_table,
+    "few-examples": few_examples_table,
     "training-speed": training_speed_table,
     "inference-speed": inference_speed_table,
     "serve-latency": serve_latency_table,

@@ -36,7 +36,7 @@ def predict(
     which: Asked = "auto",
     device: str = "auto",
     precision: Arithmetic = "auto",
-    chunk_rows: int = 4096,
+    chunk_rows: int = 2048,
     force: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
