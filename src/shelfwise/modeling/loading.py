@@ -43,7 +43,7 @@ def load_engine(
 ) -> Engine:
     """Load the model of a finished run.
 
-    On a GPU, adapters are merged and answers computed without padding, where the architecture lets them be.
+    Adapters are merged and answers computed without padding, where the architecture lets them be; on a GPU not in fp32.
 
     Args:
         config: the run's, settled.
@@ -71,7 +71,7 @@ def load_engine(
         model = adapters.load(model, parts.adapter)
     encoder = Encoder(load_tokenizer(parts.tokenizer), prompts)
     inference = None
-    if not plain and config.objective == "head" and place.type == "cuda" and settled != "fp32":
+    if not plain and config.objective == "head" and (place.type == "cpu" or settled != "fp32"):
         model = _merged_where_it_fits(model, config, DTYPES[settled], place)
         inference = Inference.of(model, dtype=DTYPES[settled], fp8=fp8)
     if fp8 and inference is None:
