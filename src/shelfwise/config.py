@@ -7,10 +7,10 @@ A misspelt key ends the run before any data is read; all problems are told at on
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from shelfwise.errors import ConfigError, did_you_mean
 
@@ -23,8 +23,19 @@ LANGUAGE_MODEL = "smollm2-135m"  # where one is wanted and none is named
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 
 
+def _takes_bool(annotation: object) -> bool:
+    return annotation is bool or any(map(_takes_bool, get_args(annotation)))
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_yes_for_a_number(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, bool) and not _takes_bool(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError("must not be true or false (which YAML also reads yes, no, on and off as)")
+        return value
 
 
 class Columns(_Strict):
@@ -183,6 +194,21 @@ def parse(values: object, source: str) -> TrainConfig:
         raise ConfigError("\n".join(f"{source}: {problem}" for problem in problems)) from error
 
 
+class _NoKeyTwice(yaml.SafeLoader):
+    """YAML's safe loader, which would take the last of two values of a key and say nothing."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """A mapping whose keys differ."""
+        seen: set[object] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key.value}' stands here a second time", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load(path: Path) -> TrainConfig:
     """Read a YAML configuration.
 
@@ -193,10 +219,14 @@ def load(path: Path) -> TrainConfig:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: can't be read as UTF-8 text ({error}).") from error
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a folder. Name the YAML file in it.") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read ({error.strerror}). Make it readable, or name another.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text ({error}). Save it as UTF-8.") from error
     try:
-        values = yaml.safe_load(text)
+        values = yaml.load(text, _NoKeyTwice)  # noqa: S506  a safe loader
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {error}") from error
     return parse(values, str(path))

@@ -146,6 +146,20 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_same_end(catalogue, tmp_path):
     np.testing.assert_array_equal(whole, broken)
 
 
+def test_a_run_stopped_after_its_last_step_makes_no_further_one(catalogue, tmp_path):
+    """The steps end in the middle of an epoch, and what comes after them was lost."""
+    train_small(catalogue, tmp_path / "run", model="tiny-llama", baseline=False, training={"max_steps": 3})
+    before = Classifier.load(tmp_path / "run").log_probs(NAMES)
+    assert artifact.read_manifest(tmp_path / "run")["steps"] == 3
+    (tmp_path / "run" / artifact.MANIFEST).unlink()
+    steps = []
+    report = Hooks(report=lambda progress: steps.append(progress.step))
+    assert train(None, tmp_path / "run", resume=True, device="cpu", hooks=report).steps == 3
+    assert not [step for step in steps if step > 3]
+    assert artifact.read_manifest(tmp_path / "run")["steps"] == 3
+    np.testing.assert_array_equal(Classifier.load(tmp_path / "run").log_probs(NAMES), before)
+
+
 def test_a_run_of_the_baseline_alone_is_a_classifier_too(catalogue, tmp_path):
     train_small(catalogue, tmp_path / "run", model="baseline")
     predicted = Classifier.load(tmp_path / "run").predict(["Coconut hair oil"])[0]

@@ -56,3 +56,29 @@ def test_an_empty_file_is_the_defaults(tmp_path):
 def test_micro_batches_must_fill_the_batch(batch, micro):
     with pytest.raises(ConfigError, match=rf"micro_batch_size {micro} does not divide batch_size {batch}"):
         configs.parse({"training": {"batch_size": batch, "micro_batch_size": micro}}, "x")
+
+
+def test_true_and_false_are_no_numbers():
+    values = {"training": {"epochs": True, "batch_size": True, "weight_decay": False}, "baseline": False}
+    with pytest.raises(ConfigError) as caught:
+        configs.parse(values, "run.yaml")
+    lines = str(caught.value).splitlines()
+    assert [line.split(":")[1].strip() for line in lines] == [
+        "training.epochs",
+        "training.batch_size",
+        "training.weight_decay",
+    ]
+    assert all("must not be true or false" in line for line in lines)
+    assert configs.parse({"training": {"gradient_checkpointing": True}}, "x").training.gradient_checkpointing is True
+
+
+@pytest.mark.parametrize("text", ["model: a\nmodel: b\n", "training:\n  epochs: 2\n  epochs: 3\n"])
+def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path, text):
+    (tmp_path / "twice.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"stands here a second time\n.*line [23]"):
+        configs.load(tmp_path / "twice.yaml")
+
+
+def test_a_folder_is_no_configuration(tmp_path):
+    with pytest.raises(ConfigError, match="is a folder"):
+        configs.load(tmp_path)

@@ -98,6 +98,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except OSError as error:  # where nobody foresaw it: a folder that may not be entered, a name that is too long
+        if error.filename is None:
+            raise
+        typer.echo(f"error: {error.filename}: {error.strerror}. Choose another place, or make it usable.", err=True)
+        return 1
     return status if isinstance(status, int) else 0
 
 

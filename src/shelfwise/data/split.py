@@ -105,9 +105,11 @@ class Splits:
         """Read `split.json`.
 
         Raises:
-            InputError: there is no such file.
+            InputError: there is no such file, or it is a folder.
             CorruptArtifactError: no split, or one whose rows do not match their hashes.
         """
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder. Name the file in it: {path / 'split.json'}")
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
             parts = {name: _ids(stored["parts"][name], f"{path}: part '{name}'") for name in PARTS}

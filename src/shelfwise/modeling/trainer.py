@@ -91,6 +91,13 @@ class ShelfwiseTrainer(Trainer):
             pin_memory=self.args.dataloader_pin_memory,
         )
 
+    def _run_epoch(self, *given: Any, **named: Any) -> None:
+        """Trainer's own; but a run that is resumed at its end makes no further step."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*given, **named)
+
     # Batches
 
     def _get_train_sampler(self, train_dataset: Any = None) -> StepSampler:

@@ -54,6 +54,8 @@ def compare(runs: Sequence[Path], *, out: Path | None = None, prices: Prices | N
         raise InputError("A comparison needs two different run folders or more.")
     if out is not None and out.is_dir():
         raise InputError(f"{out}: is a folder. Name the HTML file to write.")
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"{out}: a comparison is written as HTML. End the name with .html.")
     evaluated = [EvaluatedRun.load(run, title) for run, title in zip(runs, titles(runs), strict=True)]
     for other in evaluated[1:]:
         evaluated[0].require_same_rows(other)

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +16,7 @@ import torch
 
 from shelfwise import artifact, processes
 from shelfwise.config import TrainConfig
-from shelfwise.errors import ConfigError
+from shelfwise.errors import ConfigError, MissingPackageError
 from shelfwise.modeling import backbone, checkpoint, distributed, hardware, memory, parallel, registry, sharding
 from shelfwise.modeling.batching import Item
 from shelfwise.modeling.encoding import Encoder
@@ -178,6 +179,7 @@ def settle(
 
     Raises:
         ConfigError: the wishes don't go together.
+        MissingPackageError: the optimiser's package is not installed.
     """
     training = config.training
     if resolved.folder is None and config.method in ("lora", "qlora"):
@@ -198,6 +200,8 @@ def settle(
             "training.optimizer: adamw_bf16 keeps the weights in bf16, which fp32 can't multiply. Use adamw, or a "
             "training.precision of bf16."
         )
+    if choice.optimizer == "adamw_bf16" and find_spec("torchao") is None:  # told before there is a run to go on with
+        raise MissingPackageError("optimizer adamw_bf16 needs torchao: pip install 'shelfwise[torchao]'")
     filled = training.model_copy(
         update={
             "learning_rate": training.learning_rate or resolved.learning_rates[choice.method],

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from shelfwise import artifact
+from shelfwise import config as configs
 from shelfwise.config import Arithmetic
 from shelfwise.errors import InputError
 from shelfwise.pipelines import breakdown, side_by_side_table
@@ -54,8 +55,9 @@ def evaluate_all(
         The evaluations in the order of `runs`.
 
     Raises:
-        InputError: a run is named twice or is none, `out` is to hold several, or the table's suffix is unknown;
-            nothing was evaluated. Or what `evaluate.evaluate` refuses; the runs before it are evaluated.
+        InputError: a run is named twice or is none, `out` is to hold several, the table's suffix is unknown, or it
+            would overwrite a catalogue; nothing was evaluated. Or what `evaluate.evaluate` refuses; the runs before it
+            are evaluated.
     """
     if out is not None and len(runs) > 1:
         raise InputError(f"{out}: is one folder for {len(runs)} runs. Leave it out: each goes into its own.")
@@ -65,6 +67,10 @@ def evaluate_all(
         side_by_side_table.require_writable(table)
     for run in runs:
         artifact.read_manifest(run, verify=False)
+    if table is not None and table.exists():
+        for source in (catalogue, *(configs.load(run / artifact.CONFIG).catalogue for run in runs)):
+            if source is not None and source.exists() and source.samefile(table):
+                raise InputError(f"{table}: the table would overwrite the catalogue. Choose another name for --table.")
     found = tuple(
         evaluate(
             run,

@@ -12,7 +12,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ from shelfwise.errors import InputError, MissingPackageError, StorageError
 
 _Result = TypeVar("_Result")
 
+MIGRATIONS_TABLE = "review_migrations"  # that it is there shows that a database holds a store
 BUSY_S = 30.0  # how long a writer waits for another
 _ATTEMPTS = 30  # of a transaction that lost a race; with the longest pauses about as long as a writer of SQLite waits
 _PAUSE_S = 2.0  # the longest between two attempts
@@ -163,7 +164,20 @@ def _require_place(url: URL, create: bool) -> str:
         raise InputError(f"{path}: there is no folder '{path.parent}'. Make it, or name another place.")
     if not create and not path.exists():
         raise InputError(f"{path}: there is no such store. `shelfwise review load` makes one.")
+    if not create:
+        _require_store(path)
     return str(path)
+
+
+def _require_store(path: Path) -> None:
+    """Refuse another program's database before anything is written to it; what is no database is told later."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_S)) as connection:
+            found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (MIGRATIONS_TABLE,)).fetchone()
+    except sqlite3.Error:
+        return
+    if found is None:
+        raise InputError(f"{path}: is a database without a review queue. `shelfwise review load` makes one.")
 
 
 def _speak_sqlite(engine: Engine) -> None:

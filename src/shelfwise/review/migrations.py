@@ -9,9 +9,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, inspect, text
 
 from shelfwise.errors import InputError
-from shelfwise.review.database import Database
-
-_TABLE = "review_migrations"
+from shelfwise.review.database import MIGRATIONS_TABLE, Database
 
 _FIRST = (
     """
@@ -129,22 +127,24 @@ def apply(database: Database, now: float) -> None:
 
 def _number(connection: Connection) -> int:
     """The last migration that was applied; 0 for a new database."""
-    if not inspect(connection).has_table(_TABLE):
+    if not inspect(connection).has_table(MIGRATIONS_TABLE):
         return 0
-    return int(connection.execute(text(f"SELECT COALESCE(MAX(number), 0) FROM {_TABLE}")).scalar_one())  # noqa: S608
+    return int(connection.execute(text(f"SELECT COALESCE(MAX(number), 0) FROM {MIGRATIONS_TABLE}")).scalar_one())  # noqa: S608
 
 
 def _migrate(database: Database, connection: Connection, now: float) -> int:
     done = _number(connection)  # again: another process may just have done it
     if done == 0:
         connection.execute(
-            text(f"CREATE TABLE {_TABLE} (number INTEGER PRIMARY KEY, applied_at_s DOUBLE PRECISION NOT NULL)")
+            text(
+                f"CREATE TABLE {MIGRATIONS_TABLE} (number INTEGER PRIMARY KEY, applied_at_s DOUBLE PRECISION NOT NULL)"
+            )
         )
     for number, statements in enumerate(MIGRATIONS[done:], done + 1):
         for statement in statements:
             connection.exec_driver_sql(database.in_own_words(statement))
         connection.execute(
-            text(f"INSERT INTO {_TABLE} (number, applied_at_s) VALUES (:number, :now)"),  # noqa: S608
+            text(f"INSERT INTO {MIGRATIONS_TABLE} (number, applied_at_s) VALUES (:number, :now)"),  # noqa: S608
             {"number": number, "now": now},
         )
     return max(done, len(MIGRATIONS))

@@ -121,3 +121,19 @@ def test_a_file_in_the_place_of_the_folder_is_an_input_error(
 ) -> None:
     assert run(["split", str(catalogue), "--out", str(catalogue)]) == 2
     assert "Name a folder for --out" in capsys.readouterr().err
+
+
+def test_the_folder_of_a_split_is_told_from_its_file(catalogue: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = catalogue.parent / "out"
+    assert run(["split", str(catalogue), "--out", str(out)]) == 0
+    assert run(["train", str(catalogue), "--split", str(out), "--out", str(out / "run"), "--model", "baseline"]) == 2
+    assert f"is a folder. Name the file in it: {out / 'split.json'}" in capsys.readouterr().err
+
+
+def test_a_name_that_the_system_refuses_is_told_without_a_traceback(
+    catalogue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "x" * 300
+    for call in (["split", str(catalogue), "--out", name], ["check", str(catalogue), "--rejects", name]):
+        assert run(call) in (1, 2)
+        assert f"error: {name}" in capsys.readouterr().err

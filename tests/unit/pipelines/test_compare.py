@@ -271,6 +271,12 @@ def test_the_page_says_who_is_best_and_links_to_every_report(runs: Path) -> None
     assert "<script" not in text
     with pytest.raises(InputError, match="is a folder"):
         compare([runs / "tiny-llama", runs / "tiny-falcon"], out=runs)
+    products = runs / "products.csv"
+    products.write_text("product\nTea\n")
+    with pytest.raises(InputError, match="is written as HTML"):
+        compare([runs / "tiny-llama", runs / "tiny-falcon"], out=products)
+    assert products.read_text() == "product\nTea\n"
+    products.unlink()
 
 
 def test_the_command_prints_table_tests_and_json(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

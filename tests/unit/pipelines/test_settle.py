@@ -10,7 +10,7 @@ import torch
 from transformers import LlamaConfig
 
 from shelfwise.config import parse
-from shelfwise.errors import ConfigError
+from shelfwise.errors import ConfigError, MissingPackageError
 from shelfwise.modeling import registry
 from shelfwise.modeling.batching import Item
 from shelfwise.pipelines import finetune
@@ -40,13 +40,20 @@ def test_optimisers_that_do_not_fit_are_refused(values: dict[str, Any], told: st
         settled(values)
 
 
-def test_bf16_weights_go_with_bf16_arithmetic() -> None:
+def test_bf16_weights_go_with_bf16_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finetune, "find_spec", lambda name: name == "torchao" or None)
     config, choice = settled({"method": "full", "training": {"optimizer": "adamw_bf16", "precision": "bf16"}})
     assert (config.training.optimizer, config.training.precision, choice.optimizer) == (
         "adamw_bf16",
         "bf16",
         "adamw_bf16",
     )
+
+
+def test_a_missing_package_is_told_before_a_run_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finetune, "find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError, match="needs torchao: pip install"):
+        settled({"method": "full", "training": {"optimizer": "adamw_bf16", "precision": "bf16"}})
 
 
 def test_fresh_weights_take_no_adapter() -> None:

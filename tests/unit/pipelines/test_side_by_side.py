@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from shelfwise import config as configs
 from shelfwise.cli import run as shelfwise
 from shelfwise.errors import InputError, RunFolderError
 from shelfwise.pipelines.asking import Panel
@@ -222,3 +223,13 @@ def test_the_command_refuses_one_folder_for_several_runs(
 ) -> None:
     assert shelfwise(["evaluate", *map(str, three_splits), "--out", str(tmp_path / "out")]) == 2
     assert "--out" in capsys.readouterr().err
+
+
+def test_a_table_never_replaces_a_catalogue(three_splits: list[Path], tmp_path: Path) -> None:
+    catalogue = configs.load(three_splits[0] / "config.yaml").catalogue
+    assert catalogue is not None
+    before = catalogue.read_bytes()
+    for given in (None, catalogue):
+        with pytest.raises(InputError, match="would overwrite the catalogue"):
+            evaluate_all(three_splits[:1], given, table=catalogue, reuse=True)
+    assert catalogue.read_bytes() == before

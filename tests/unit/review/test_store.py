@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 from sqlalchemy import event, inspect, text
@@ -157,6 +158,27 @@ def test_a_store_that_must_be_there_is_not_made(tmp_path):
     with pytest.raises(InputError, match="no such store"):
         open_store(str(tmp_path / "r.db"), create=False)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("made_by", ["CREATE TABLE theirs (x)", None])
+def test_another_database_is_not_written_to_where_a_store_must_be_there(tmp_path, made_by):
+    path = tmp_path / "other.db"
+    path.touch()
+    if made_by:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute(made_by)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="a database without a review queue"):
+        open_store(str(path), create=False)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_store_that_is_there_is_opened_after_a_kill_too(tmp_path):
+    with open_store(str(tmp_path / "r.db")) as store:  # another has it open: its log is not yet in the file
+        store.add_examples([])
+        open_store(str(tmp_path / "r.db"), create=False).close()
+    open_store(str(tmp_path / "r.db"), create=False).close()
 
 
 def test_a_server_out_of_reach_is_told_without_the_password(tmp_path):
