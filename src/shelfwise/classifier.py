@@ -139,11 +139,7 @@ class Classifier:
         unique = {text: position for position, text in enumerate(dict.fromkeys(texts))}
         if not unique:
             return lambda: np.zeros((0, len(self.labels)), np.float32)
-        if isinstance(self.scorer, Starter):
-            wait = self.scorer.start(list(unique))
-        else:
-            scored = self.scorer.log_probs(list(unique))
-            wait = lambda: scored  # noqa: E731
+        wait = _started(self.scorer, list(unique))
         if len(unique) == len(texts):
             return wait
         return lambda: wait()[[unique[text] for text in texts]]
@@ -209,6 +205,14 @@ class Classifier:
                 path=shelves.paths[best[0]],
                 sure_path=shelves.path(level, node),
             )
+
+
+def _started(scorer: Scorer, texts: Sequence[str]) -> Callable[[], NDArray[np.float32]]:
+    """What waits for a scorer's answers; of one that can't be started, they are there already."""
+    if isinstance(scorer, Starter):
+        return scorer.start(texts)
+    scored = scorer.log_probs(texts)
+    return lambda: scored
 
 
 def answering(run: Path, config: TrainConfig, which: Which = "auto") -> Literal["model", "blend", "baseline"]:

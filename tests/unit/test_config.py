@@ -32,7 +32,9 @@ def test_text_columns_must_hold_the_product_once_and_be_known(columns):
         configs.parse({"text_columns": columns}, "x")
 
 
-@pytest.mark.parametrize(("text", "what"), [("- a\n- b", "list"), ("a: [", "not YAML"), ("3", "int")])
+@pytest.mark.parametrize(
+    ("text", "what"), [("- a\n- b", "list"), ("a: [", "not YAML"), ("? [a]\n: b", "not YAML"), ("3", "int")]
+)
 def test_a_file_that_is_no_mapping_is_reported(tmp_path, text, what):
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(ConfigError, match=what):

@@ -23,7 +23,7 @@ from transformers.trainer_callback import ExportableState, PrinterCallback, Prog
 
 from shelfwise import metrics as measures
 from shelfwise import storage
-from shelfwise.errors import TrainingError
+from shelfwise.errors import MissingPackageError, TrainingError
 from shelfwise.modeling import adapters, checkpoint, distributed, sharding
 from shelfwise.modeling.batching import CompletionCollator, HeadCollator, Items, SpanCollator, StepSampler
 from shelfwise.modeling.engine import Engine
@@ -123,7 +123,7 @@ class ShelfwiseTrainer(Trainer):
             )
             groups = adapters.parameter_groups(model or self.model, rates)
             if self.job.config.optimizer == "adamw_bf16":
-                self.optimizer = _stochastic_rounding_adamw(groups)
+                self.optimizer = stochastic_rounding_adamw()(groups, bf16_stochastic_round=True)
             else:
                 fused = self.args.device.type == "cuda"
                 self.optimizer = torch.optim.AdamW(groups, fused=fused)
@@ -269,15 +269,17 @@ def _load_random(folder: Path) -> None:
     checkpoint.load_random_state(folder)
 
 
-def _stochastic_rounding_adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """AdamW that rounds bf16 weights up or down at random, so that small updates survive in the mean."""
+def stochastic_rounding_adamw() -> Any:
+    """torchao's AdamW, which can round bf16 weights up or down at random, so that small updates survive in the mean.
+
+    Raises:
+        MissingPackageError: torchao is not installed.
+    """
     try:
         from torchao.optim import _AdamW
     except ImportError as error:
-        from shelfwise.errors import MissingPackageError
-
         raise MissingPackageError("optimizer adamw_bf16 needs torchao: pip install 'shelfwise[torchao]'") from error
-    return _AdamW(groups, bf16_stochastic_round=True)  # type: ignore[no-any-return]
+    return _AdamW
 
 
 class _Watch(TrainerCallback):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import queue
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,22 +14,6 @@ from shelfwise.processes import BACKGROUND
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-# How long a thread may keep Python's lock. To give a GPU a batch takes 300 calls, each of which lets go of it; with
-# Python's own 5 ms a thread that tells answers could hold all of them up for longer than the GPU is at work.
-SWITCH_S = 0.0001
-
-
-@contextlib.contextmanager
-def quick_turns() -> Iterator[None]:
-    """Let threads take turns more often than Python does by itself."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(min(before, SWITCH_S))
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
 
 
 class Crew(Generic[Item, Result]):

@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +15,7 @@ import torch
 
 from shelfwise import artifact, processes
 from shelfwise.config import TrainConfig
-from shelfwise.errors import ConfigError, MissingPackageError
+from shelfwise.errors import ConfigError
 from shelfwise.modeling import backbone, checkpoint, distributed, hardware, memory, parallel, registry, sharding
 from shelfwise.modeling.batching import Item
 from shelfwise.modeling.encoding import Encoder
@@ -24,7 +23,7 @@ from shelfwise.modeling.engine import Engine
 from shelfwise.modeling.head_init import init_from_labels
 from shelfwise.modeling.job import Job, StopRequest, TrainProgress, Validation
 from shelfwise.modeling.packed.choice import goes_packed
-from shelfwise.modeling.trainer import ShelfwiseTrainer
+from shelfwise.modeling.trainer import ShelfwiseTrainer, stochastic_rounding_adamw
 from shelfwise.pipelines import shrinking
 from shelfwise.pipelines.base_model import BaseModel
 from shelfwise.pipelines.pretraining import Pretraining, forget, items_of, settings
@@ -200,8 +199,8 @@ def settle(
             "training.optimizer: adamw_bf16 keeps the weights in bf16, which fp32 can't multiply. Use adamw, or a "
             "training.precision of bf16."
         )
-    if choice.optimizer == "adamw_bf16" and find_spec("torchao") is None:  # told before there is a run to go on with
-        raise MissingPackageError("optimizer adamw_bf16 needs torchao: pip install 'shelfwise[torchao]'")
+    if choice.optimizer == "adamw_bf16":
+        stochastic_rounding_adamw()  # that it is missing is told before there is a run to go on with
     filled = training.model_copy(
         update={
             "learning_rate": training.learning_rate or resolved.learning_rates[choice.method],

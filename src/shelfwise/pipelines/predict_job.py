@@ -15,7 +15,7 @@ from shelfwise import config as configs
 from shelfwise.classifier import Classifier, answering, blend_of
 from shelfwise.config import Arithmetic, Columns
 from shelfwise.pipelines import predict_files, predict_parts
-from shelfwise.pipelines.crew import Crew, quick_turns
+from shelfwise.pipelines.crew import Crew
 from shelfwise.pipelines.predict_answers import Alone, Answerer, Memory
 from shelfwise.pipelines.predict_inputs import inputs_of
 from shelfwise.pipelines.predict_parts import Kind, Parts
@@ -27,6 +27,8 @@ from shelfwise.records import RawRow, Reject, Which
 
 REMEMBERED_TEXTS = 200_000  # measured: with the top 3 of each, 135 MiB
 FIRST_PART_ROWS = 256
+# Of a language model many parts keep a GPU busy; the baseline is a little quicker with few (docs/lab-notes.md).
+PART_ROWS, EXACT_PART_ROWS = 2_048, 8_192
 WORTH_WORKERS = 6 << 20  # bytes of input, some 100,000 rows: in less, processes are not done loading in time
 MOST_WORKERS = 6  # one process reads and puts together what more would do
 Chunk = tuple[list[RawRow | Reject], bool]  # rows, and whether they begin the output
@@ -44,7 +46,7 @@ class Settings:
     precision: Arithmetic
     top_k: int
     columns: Columns
-    chunk_rows: int
+    chunk_rows: int | None  # of a part; None: as suits who answers
     force: bool
     resume: bool
     workers: int | None = 1  # processes of an exact answerer; None: as many as there are cores, for a large input
@@ -127,7 +129,12 @@ class Job:
 
     @property
     def _remembered_parts(self) -> int:
-        return max(1, REMEMBERED_TEXTS // self.settings.chunk_rows)
+        return max(1, REMEMBERED_TEXTS // self._part_rows)
+
+    @property
+    def _part_rows(self) -> int:
+        """Rows of a part but the first ones."""
+        return self.settings.chunk_rows or (EXACT_PART_ROWS if self.loaded().exact else PART_ROWS)
 
     def loaded(self) -> Answerer:
         """Who answers; loaded when it is first asked for."""
@@ -150,7 +157,7 @@ class Job:
             pass
         if done and progress is not None:
             progress(done)
-        chunks = _chunks(rows, first, self.settings.chunk_rows)
+        chunks = _chunks(rows, first, self._part_rows)
         answerer, workers = self.loaded(), self._workers(plan)
         if not answerer.exact:
             ready = self._remembering(plan, parts, chunks)
@@ -193,7 +200,7 @@ class Job:
 
         asking = Crew([lambda sorts: memory.ask(sorts[1])])
         telling = Crew([lambda asked: memory.tell(asked[1])])
-        with quick_turns(), closing(asking), closing(telling):
+        with closing(asking), closing(telling):
             for ((rows, _, rejected, is_first), _), (answers, scored, remembered) in telling.each(
                 asking.each(sorted_out())
             ):

@@ -56,7 +56,7 @@ def predict_on_ray(
     columns: Columns | None = None,
     which: Asked = "auto",
     precision: Arithmetic = "auto",
-    chunk_rows: int = 2048,
+    chunk_rows: int = 8192,
     force: bool = False,
     resume: bool = False,
     progress: Progress | None = None,

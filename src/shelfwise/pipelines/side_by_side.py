@@ -63,14 +63,11 @@ def evaluate_all(
         raise InputError(f"{out}: is one folder for {len(runs)} runs. Leave it out: each goes into its own.")
     if len({run.resolve() for run in runs}) < len(runs):
         raise InputError("A run folder is named twice. Name each once.")
-    if table is not None:
-        side_by_side_table.require_writable(table)
     for run in runs:
         artifact.read_manifest(run, verify=False)
-    if table is not None and table.exists():
-        for source in (catalogue, *(configs.load(run / artifact.CONFIG).catalogue for run in runs)):
-            if source is not None and source.exists() and source.samefile(table):
-                raise InputError(f"{table}: the table would overwrite the catalogue. Choose another name for --table.")
+    if table is not None:
+        side_by_side_table.require_writable(table)
+        _require_no_catalogue(table, [catalogue, *(configs.load(run / artifact.CONFIG).catalogue for run in runs)])
     found = tuple(
         evaluate(
             run,
@@ -90,6 +87,12 @@ def evaluate_all(
     if table is not None:
         side_by_side_table.write(lines(found), table)
     return found
+
+
+def _require_no_catalogue(table: Path, catalogues: Sequence[Path | None]) -> None:
+    for catalogue in catalogues:
+        if catalogue is not None and catalogue.exists() and table.exists() and catalogue.samefile(table):
+            raise InputError(f"{table}: the table would overwrite the catalogue. Choose another name for --table.")
 
 
 def _named(progress: Progress | None, run: str) -> Progress | None:

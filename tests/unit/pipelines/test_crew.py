@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from shelfwise.pipelines.crew import SWITCH_S, Crew, quick_turns
+from shelfwise.pipelines.crew import Crew
 
 
 def slow_square(number: int) -> int:
@@ -96,11 +95,3 @@ def test_results_before_an_error_of_the_items_are_not_lost() -> None:
         for pair in crew.each(items()):
             got.append(pair)
     assert got == [(0, 0), (1, 1), (2, 4)]
-
-
-def test_turns_are_quick_for_the_job_alone() -> None:
-    before = sys.getswitchinterval()
-    with pytest.raises(ValueError, match="ends"), quick_turns():
-        assert sys.getswitchinterval() == pytest.approx(min(before, SWITCH_S))
-        raise ValueError("ends")
-    assert sys.getswitchinterval() == pytest.approx(before)

@@ -3,6 +3,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +292,15 @@ def test_rows_in_flight_stay_bounded_on_a_large_file(job: Job, monkeypatch: pyte
     assert max(map(len, job.scorer.batches)) == 1000
     assert reported[:3] == [256, 768, 1768]  # the first chunks are small, so that a rate is told soon
     assert reported[-1] == total
+
+
+@pytest.mark.parametrize(("exact", "rows"), [(False, 2048), (True, 8192)])
+def test_the_size_of_parts_suits_who_answers(job: Job, exact: bool, rows: int) -> None:
+    job.scorer.exact = exact  # type: ignore[attr-defined]
+    reported = [0]
+    job.predict(job.file("in.csv", "product\n" + "Tea\n" * 25_000), progress=reported.append)
+    assert reported[-1] == 25_000
+    assert max(after - before for before, after in pairwise(reported)) == rows
 
 
 def test_seconds_and_rate_come_from_the_clock(job: Job) -> None:

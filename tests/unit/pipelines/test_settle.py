@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def test_optimisers_that_do_not_fit_are_refused(values: dict[str, Any], told: st
 
 
 def test_bf16_weights_go_with_bf16_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finetune, "find_spec", lambda name: name == "torchao" or None)
+    monkeypatch.setattr(finetune, "stochastic_rounding_adamw", lambda: torch.optim.AdamW)
     config, choice = settled({"method": "full", "training": {"optimizer": "adamw_bf16", "precision": "bf16"}})
     assert (config.training.optimizer, config.training.precision, choice.optimizer) == (
         "adamw_bf16",
@@ -51,7 +52,7 @@ def test_bf16_weights_go_with_bf16_arithmetic(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_missing_package_is_told_before_a_run_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finetune, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "torchao.optim", None)
     with pytest.raises(MissingPackageError, match="needs torchao: pip install"):
         settled({"method": "full", "training": {"optimizer": "adamw_bf16", "precision": "bf16"}})
 

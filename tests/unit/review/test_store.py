@@ -174,11 +174,13 @@ def test_another_database_is_not_written_to_where_a_store_must_be_there(tmp_path
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_store_that_is_there_is_opened_after_a_kill_too(tmp_path):
+def test_a_store_that_must_be_there_is_opened_beside_another_process_and_after_it(tmp_path):
     with open_store(str(tmp_path / "r.db")) as store:  # another has it open: its log is not yet in the file
-        store.add_examples([])
-        open_store(str(tmp_path / "r.db"), create=False).close()
-    open_store(str(tmp_path / "r.db"), create=False).close()
+        store.add([new_item("a")])
+        with open_store(str(tmp_path / "r.db"), create=False) as other:
+            assert other.next_item("asha").name == "a"
+    with open_store(str(tmp_path / "r.db"), create=False) as again:
+        assert again.next_item("asha").name == "a"
 
 
 def test_a_server_out_of_reach_is_told_without_the_password(tmp_path):
