@@ -4,7 +4,8 @@
 
 Random weights at the true shapes and real names, each different name once, so that no answer is saved. A run is trained
 for two steps and loaded as any run is; then `shelfwise.predict` reads a CSV file and writes one, in bf16 and fp8. The
-bound is the products' arithmetic at the speed of a bf16 product of 8192 cubed on the same card, in the same run.
+bound is the products' arithmetic, of what names begin with alike once a tile, at the speed of a bf16 product of 8192
+cubed on the same card, in the same run.
 Peers: transformers' `pipeline("text-classification")` around the merged model, and text generation as
 in the reference notebook.
 
@@ -27,7 +28,7 @@ from typing import Any
 import numpy as np
 
 import _bench
-from training_speed import NAMES, PLAINLY, ceiling, forget, peak
+from training_speed import NAMES, PLAINLY, ceiling, computed_share, forget, peak
 from true_size import base_model
 
 PRECISIONS = ("bf16", "fp8")
@@ -74,39 +75,47 @@ def ours(run: Path, names: list[str], precision: str, top: float, options: argpa
     """File in, file out, the median of repeated jobs with a model that is loaded and warm."""
     from shelfwise.classifier import Classifier
     from shelfwise.pipelines.predict import predict
+    from shelfwise.pipelines.predict_job import PART_ROWS
 
     began = time.perf_counter()
     classifier = Classifier.load(run, precision=precision)  # type: ignore[arg-type]
     loading = time.perf_counter() - began
     engine: Any = classifier.scorer
     weights = matrix_weights(engine.model.config)
-    tokens = statistics.mean(len(row) for row in engine.encoder.encode(names))
+    rows = engine.encoder.encode(names)
+    tokens = statistics.mean(map(len, rows))
+    parts = options.part_rows or PART_ROWS
+    computed = tokens * computed_share(rows, parts)
     began = time.perf_counter()
     classifier.log_probs(names[:1])
     first = time.perf_counter() - began
     warm = written(names[:WARM], options.work / "warm.csv")
     whole = written(names, options.work / "names.csv")
     out = options.work / "answers.csv"
-    predict(run, warm, out, classifier=classifier, force=True)
+    ask = partial(predict, run, out=out, classifier=classifier, force=True, chunk_rows=options.part_rows)
+    ask(warm)
     seconds = []
     for _ in range(options.repeats):
         began = time.perf_counter()
-        predict(run, whole, out, classifier=classifier, force=True)
+        ask(whole)
         seconds.append(time.perf_counter() - began)
     scoring = []
     for _ in range(options.repeats):
         began = time.perf_counter()
-        answers = classifier.log_probs(names)
+        waiting = [classifier.start_log_probs(names[i : i + parts]) for i in range(0, len(names), parts)]
+        answers = np.concatenate([wait() for wait in waiting])
         scoring.append(time.perf_counter() - began)
     assert np.isfinite(answers).all()
     rate = len(names) / statistics.median(seconds)
-    bound = top * 1e12 / (2 * weights * tokens)
+    bound = top * 1e12 / (2 * weights * computed)
     return {
         "method": "shelfwise",
         "precision": precision,
         "objective": "head",
         "products": len(names),
         "tokens_per_product": round(tokens, 2),
+        "computed_tokens_per_product": round(computed, 2),
+        "part_rows": parts,
         "products_per_s": round(rate),
         "products_per_s_low": round(len(names) / max(seconds)),
         "products_per_s_high": round(len(names) / min(seconds)),
@@ -290,6 +299,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--peers", type=int, default=4096, help="names that peers are given")
     parser.add_argument("--completions", type=int, default=64, help="names that are scored against all labels")
+    parser.add_argument("--part-rows", type=int, help="of a prediction job; its default else")
     parser.add_argument("--names", type=int, help="most names, to try the script")
     parser.add_argument("--name", default="inference_speed", help="of the result file")
     parser.add_argument("--only", nargs="+", help="parts: bf16 fp8 agreement completion pipeline generate")

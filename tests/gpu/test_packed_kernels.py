@@ -25,10 +25,11 @@ def error(found: Tensor, wanted: Tensor) -> float:
 @pytest.mark.parametrize("shape", [[32, 32, 128, 64], [71, 1, 64, 64], [9, 3, 64, 64]], ids=str)
 def test_attention_inside_tiles(shape: list[int]) -> None:
     heads, kv_heads, width, tile = shape
-    laid = tiles.lay(SIZES, [(size - 1, size) for size in SIZES], tile).to(torch.device("cuda"))
-    given = torch.randn(len(laid.row), (heads + 2 * kv_heads) * width, device="cuda")
+    names = [[1, *torch.randint(1, 4, (size - 1,)).tolist()] for size in SIZES]
+    laid = tiles.lay(names, [(size - 1, size) for size in SIZES], tile, 0).to(torch.device("cuda"))
+    given = torch.randn(len(laid.ids), (heads + 2 * kv_heads) * width, device="cuda")
     frequencies = 1 / 10000 ** (torch.arange(0, width, 2, device="cuda") / width)
-    place = (*attention.rotary_tables(frequencies, tile), laid.position, laid.row, shape)
+    place = (*attention.rotary_tables(frequencies, tile), laid.position, laid.end, shape)
     exact = given.clone().requires_grad_()
     wanted = attention.reference(exact, *place)
     grad = torch.randn_like(wanted)
@@ -112,7 +113,8 @@ def test_answers_of_a_model(architecture: str, fp8: bool) -> None:
         else FalconConfig(**shape, multi_query=True, parallel_attn=True, bias=False, num_labels=40, pad_token_id=0)
     )
     model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).cuda().eval()
-    names = [torch.randint(1, 500, (size,)).tolist() for size in [*(SIZES * 40)[:1200], 100, 128, 70]]
+    names = [[1, *torch.randint(1, 500, (size - 1,)).tolist()] for size in [*(SIZES * 40)[:1200], 100, 128, 70]]
+    names[-200:-180] = [[*name[:2], 9] for name in names[-100:-80]]
     with torch.no_grad():
         wanted = torch.cat(
             [model(input_ids=torch.tensor([name], device="cuda"), use_cache=False).logits for name in names[-100:]]

@@ -82,22 +82,38 @@ class CompletionCollator:
 
 
 @dataclass(frozen=True, slots=True)
-class SpanCollator:
-    """Another collator's batch, with `lengths` of the rows and `kept`, the positions of each that are asked for.
+class Spans:
+    """Rows without padding, and the positions of each that are asked for.
 
-    Both are plain lists: they are wanted on the CPU, where the next batch is laid out while the GPU is at work.
+    They stay on the CPU, where the next batch is laid out while the GPU is at work.
     """
+
+    rows: Sequence[Sequence[int]]  # token ids of N rows
+    kept: Sequence[tuple[int, int]]  # of each row, the first position, and the one behind the last
+
+    @classmethod
+    def last(cls, rows: Sequence[Sequence[int]]) -> Spans:
+        """The last token of each row."""
+        return cls(rows, [(len(row) - 1, len(row)) for row in rows])
+
+    def __getitem__(self, part: slice) -> Spans:
+        return Spans(self.rows[part], self.kept[part])
+
+
+@dataclass(frozen=True, slots=True)
+class SpanCollator:
+    """Another collator's batch, with `spans` of the rows."""
 
     collator: HeadCollator | CompletionCollator
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
         """Collate a micro-batch."""
-        lengths = [len(item.input_ids) for item in items]
+        rows = [item.input_ids for item in items]
         if isinstance(self.collator, HeadCollator):
-            kept = [(length - 1, length) for length in lengths]
+            spans = Spans.last(rows)
         else:
-            kept = [(item.prompt_length - 1, len(item.input_ids) - 1) for item in items]
-        return {**self.collator(items), "lengths": lengths, "kept": kept}
+            spans = Spans(rows, [(item.prompt_length - 1, len(item.input_ids) - 1) for item in items])
+        return {**self.collator(items), "spans": spans}
 
 
 class StepSampler(Sampler[int]):

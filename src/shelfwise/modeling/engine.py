@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from shelfwise.config import Precision
 from shelfwise.labels import Labels
 from shelfwise.modeling import adapters, distributed, out_of_memory, sharding
-from shelfwise.modeling.batching import inference_batches, pad
+from shelfwise.modeling.batching import Spans, inference_batches, pad
 from shelfwise.modeling.encoding import Encoder
 from shelfwise.modeling.hardware import autocast
 from shelfwise.modeling.label_tree import LabelTree, label_log_probs
@@ -148,12 +148,11 @@ class Engine:
         return list(inference_batches([length + nodes for length in lengths], budget))
 
     def _score(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        if self.tree is None and self.packed is not None and max(map(len, rows)) <= self.packed.tile:
+            logits = self.packed_logits(Spans.last(rows), compiled=False)
+            return torch.log_softmax(logits.float(), dim=-1)
         input_ids = pad(rows, self.encoder.tokenizer.pad_token_id).to(self.device)
-        lengths_here = [len(row) for row in rows]
-        if self.tree is None and self.packed is not None and max(lengths_here) <= self.packed.tile:
-            kept = [(length - 1, length) for length in lengths_here]
-            logits = self.packed_logits(input_ids, lengths_here, kept, compiled=False)
-        elif self.tree is None:
+        if self.tree is None:
             logits = self.model(input_ids=input_ids, use_cache=False).logits
         else:
             lengths = torch.tensor([len(row) for row in rows], device=self.device)
@@ -161,20 +160,17 @@ class Engine:
             logits = sharding.within_forward(self.model, score)
         return torch.log_softmax(logits.float(), dim=-1)
 
-    def packed_logits(
-        self, padded: Tensor, lengths: Sequence[int], kept: Sequence[tuple[int, int]], *, compiled: bool
-    ) -> Tensor:
+    def packed_logits(self, spans: Spans, *, compiled: bool) -> Tensor:
         """(K, labels or vocabulary) logits at the positions that are asked for, without any padding computed.
 
         Args:
-            padded: (N, W) token ids, padded on the right.
-            lengths: of the N rows, on the CPU.
-            kept: the positions of each row, from a first one to the one before the second number.
+            spans: rows, and what is asked for of each.
             compiled: see `PackedModel.hidden`.
         """
         assert self.packed is not None
-        tiles = lay(lengths, kept, self.packed.tile, rounding=compiled).to(padded.device)
-        hidden = self.packed.hidden(padded, tiles, compiled=compiled)
+        pad_token_id = self.encoder.tokenizer.pad_token_id
+        tiles = lay(spans.rows, spans.kept, self.packed.tile, pad_token_id, rounding=compiled).to(self.device)
+        hidden = self.packed.hidden(tiles, compiled=compiled)
         plain: Any = self.packed.model
         head = plain.score if self.objective == "head" else plain.get_output_embeddings()
         with autocast(self.device, self.precision):

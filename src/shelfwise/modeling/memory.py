@@ -219,6 +219,7 @@ class Wish:
     path: Path = "padded"
     mean_tokens: float = 0.0  # of a row; with its standard deviation it sizes the micro-batches of the packed path
     spread_tokens: float = 0.0
+    common_tokens: int = 0  # that all rows begin with: the packed path computes them once a tile
     processes: int = 1  # that share the batch; `batch_size` is then one's part of it
     all_targets: bool = False  # see `estimate`
     sharded: tuple[Method, ...] = ()  # methods whose model is cut over the processes
@@ -227,7 +228,9 @@ class Wish:
         """Tokens of the largest micro-batch of so many rows, padding included."""
         if self.path == "padded":
             return rows * self.row_tokens
-        likely = rows * self.mean_tokens + _DEVIATIONS * self.spread_tokens * rows**0.5
+        own = rows * (self.mean_tokens - self.common_tokens) + _DEVIATIONS * self.spread_tokens * rows**0.5
+        tile = next((length for length in TILE_LENGTHS if length >= self.row_tokens), TILE_LENGTHS[-1])
+        likely = own * tile / max(1, tile - self.common_tokens)
         return min(rows * self.row_tokens, int(_GAPS * likely)) + TILE_LENGTHS[0]
 
 

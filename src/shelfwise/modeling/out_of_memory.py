@@ -35,8 +35,7 @@ def parts(inputs: Batch, rows: int, pad_token_id: int) -> Iterator[Batch]:
     """Cut a collated micro-batch into parts of at most so many rows.
 
     Args:
-        inputs: tensors (N, ...) and lists of N, `input_ids` (N, T) among them, right-padded; of a packed model the
-            rows' `lengths` too.
+        inputs: tensors (N, ...), `input_ids` (N, T) among them, right-padded; of a packed model `spans` too.
         rows: most of a part.
         pad_token_id: what fills rows; columns that hold nothing else in a part are left out of it, for the rows of a
             micro-batch stand in order of length.
@@ -49,7 +48,7 @@ def parts(inputs: Batch, rows: int, pad_token_id: int) -> Iterator[Batch]:
     for number in range(count):
         # Rows stand in order of length. Padded, like lengths together save the most; packed, every part is to have its
         # share of the long rows, or the longest would set the peak.
-        mine = slice(number, None, count) if "lengths" in inputs else slice(number * rows, (number + 1) * rows)
+        mine = slice(number, None, count) if "spans" in inputs else slice(number * rows, (number + 1) * rows)
         part = {name: values[mine] for name, values in inputs.items()}
         filled = (part["input_ids"] != pad_token_id).any(dim=0).nonzero()
         width = int(filled[-1]) + 1 if len(filled) else 1

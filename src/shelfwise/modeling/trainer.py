@@ -140,9 +140,11 @@ class ShelfwiseTrainer(Trainer):
         """Cross-entropy in nats: summed over the micro-batch's targets, divided by the targets of the whole step."""
         labels = inputs["labels"]
         if self.engine.packed is not None:
-            logits = self.engine.packed_logits(inputs["input_ids"], inputs["lengths"], inputs["kept"], compiled=True)
+            logits = self.engine.packed_logits(inputs["spans"], compiled=True)
             if labels.ndim > 1:
-                labels = labels[tuple(at.to(labels.device, non_blocking=True) for at in kept_cells(inputs["kept"]))]
+                labels = labels[
+                    tuple(at.to(labels.device, non_blocking=True) for at in kept_cells(inputs["spans"].kept))
+                ]
         elif self.engine.objective == "head":
             logits = model(input_ids=inputs["input_ids"], use_cache=False).logits
         else:

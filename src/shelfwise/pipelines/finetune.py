@@ -23,6 +23,7 @@ from shelfwise.modeling.engine import Engine
 from shelfwise.modeling.head_init import init_from_labels
 from shelfwise.modeling.job import Job, StopRequest, TrainProgress, Validation
 from shelfwise.modeling.packed.choice import goes_packed
+from shelfwise.modeling.packed.tiles import alike
 from shelfwise.modeling.trainer import ShelfwiseTrainer, stochastic_rounding_adamw
 from shelfwise.pipelines import shrinking
 from shelfwise.pipelines.base_model import BaseModel
@@ -232,7 +233,8 @@ def _wish(
 ) -> memory.Wish:
     """What a configuration asks of the memory; None where the choice is `memory.choose`'s."""
     training = config.training
-    lengths = [len(item.input_ids) for item in items]
+    rows = [item.input_ids for item in items]
+    lengths = [len(row) for row in rows]
     packed = processes.count() == 1 and goes_packed(
         config, base_config, max(lengths), on_gpu=device.type == "cuda", precision=precision
     )
@@ -250,6 +252,7 @@ def _wish(
         path="packed" if packed else "padded",
         mean_tokens=statistics.fmean(lengths),
         spread_tokens=statistics.pstdev(lengths),
+        common_tokens=alike(min(rows), max(rows)) if len(rows) > 1 else 0,
         all_targets=all_targets,
     )
 

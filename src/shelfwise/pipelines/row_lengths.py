@@ -10,6 +10,7 @@ from pathlib import Path
 
 from shelfwise.config import TrainConfig
 from shelfwise.data.catalogue import read_catalogue, require_trainable
+from shelfwise.modeling.packed.tiles import alike
 from shelfwise.prompts import PromptFormat
 from shelfwise.records import Product
 
@@ -31,6 +32,7 @@ class RowLengths:
     products: int | None  # training rows of the catalogue; None without one
     source: str
     spread: float = 0.0  # standard deviation
+    common: int = 0  # tokens that all rows begin with, as far as is known
 
 
 def row_lengths(config: TrainConfig, longest: int | None = None) -> RowLengths:
@@ -50,15 +52,16 @@ def row_lengths(config: TrainConfig, longest: int | None = None) -> RowLengths:
     require_trainable(catalogue)
     folder = Path(config.model).expanduser()
     if (folder / "tokenizer.json").is_file():
-        lengths = _counted(config, catalogue.labelled, folder)
+        rows = _encoded(config, catalogue.labelled, folder)
+        lengths, common = [len(row) for row in rows], alike(min(rows), max(rows))
         most, mean, source = max(lengths), sum(lengths) / len(lengths), "counted with the model's tokenizer"
         spread = statistics.pstdev(lengths)
     else:
-        sizes = _bytes(config, catalogue.labelled)
+        sizes, common = _bytes(config, catalogue.labelled), 0
         most, mean = math.ceil(max(sizes) / _LONGEST_BYTES), sum(sizes) / len(sizes) / _MEAN_BYTES
         source, spread = "reckoned from the names' letters", statistics.pstdev(sizes) / _MEAN_BYTES
     trained = len(catalogue.labelled) * (1 - config.split.test_size) * (1 - config.split.validation_size)
-    return RowLengths(longest or most, round(mean, 1), round(trained), source, round(spread, 1))
+    return RowLengths(longest or most, round(mean, 1), round(trained), source, round(spread, 1), common)
 
 
 def _usual(config: TrainConfig, longest: int | None) -> RowLengths:
@@ -70,16 +73,16 @@ def _usual(config: TrainConfig, longest: int | None) -> RowLengths:
     return RowLengths(most, round(mean, 1), None, "usual product names; --catalogue for yours", _USUAL_SPREAD)
 
 
-def _counted(config: TrainConfig, products: Sequence[Product], folder: Path) -> list[int]:
-    """Tokens of each row."""
+def _encoded(config: TrainConfig, products: Sequence[Product], folder: Path) -> list[list[int]]:
+    """Token ids of each row."""
     from shelfwise.modeling.encoding import Encoder, load_tokenizer
 
     encoder = Encoder(load_tokenizer(folder), PromptFormat())
-    lengths = [len(ids) for ids in encoder.encode([product.text for product in products])]
+    rows = encoder.encode([product.text for product in products])
     if config.objective == "head":
-        return lengths
+        return rows
     ends = encoder.completions([product.label or "" for product in products])
-    return [length + len(end) for length, end in zip(lengths, ends, strict=True)]
+    return [[*row, *end] for row, end in zip(rows, ends, strict=True)]
 
 
 def _bytes(config: TrainConfig, products: Sequence[Product]) -> list[int]:

@@ -161,9 +161,9 @@ def test_parts_of_rows_that_are_laid_side_by_side_share_the_long_ones_and_keep_t
     lengths = (2, 3, 4, 9, 20)
     batch = SpanCollator(HeadCollator(0))([Item([5] * length, length, length) for length in lengths])
     cut = list(parts(batch, 2, 0))
-    assert [part["lengths"] for part in cut] == [[2, 9], [3, 20], [4]]
+    assert [[len(row) for row in part["spans"].rows] for part in cut] == [[2, 9], [3, 20], [4]]
     assert [part["labels"].tolist() for part in cut] == [[2, 9], [3, 20], [4]]
-    assert [part["kept"] for part in cut] == [[(1, 2), (8, 9)], [(2, 3), (19, 20)], [(3, 4)]]
+    assert [part["spans"].kept for part in cut] == [[(1, 2), (8, 9)], [(2, 3), (19, 20)], [(3, 4)]]
     assert [tuple(part["input_ids"].shape) for part in cut] == [(2, 9), (2, 20), (1, 4)]
 
 

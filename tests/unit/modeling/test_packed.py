@@ -16,12 +16,11 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from shelfwise.config import LoraSettings
 from shelfwise.modeling import adapters, backbone
-from shelfwise.modeling.batching import pad
 from shelfwise.modeling.packed import linear, tiles
 from shelfwise.modeling.packed.model import PackedModel
 
 PAD = 0
-SIZES = (3, 50, 12, 12, 17, 1, 30, 9, 12, 64, 11)
+SIZES = (3, 50, 12, 12, 17, 2, 30, 9, 12, 64, 11)
 LABELS = 7
 
 
@@ -75,8 +74,10 @@ def quantise(model: nn.Module) -> None:
 
 
 def rows_of(sizes: tuple[int, ...] = SIZES) -> list[list[int]]:
+    """All begin alike, some with more, two are the same, and one is the beginning of others."""
     generator = torch.Generator().manual_seed(2)
-    return [torch.randint(3, 200, (size,), generator=generator).tolist() for size in sizes]
+    rows = [[7, *torch.randint(3, 200, (size - 1,), generator=generator).tolist()] for size in sizes]
+    return [*rows, rows[1][:20], [*rows[1][:20], 5, 6], [*rows[1][:9], 8], rows[3], rows[3][:2]]
 
 
 def alone(model: nn.Module, objective: str, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
@@ -101,7 +102,7 @@ def packed(model: nn.Module, objective: str, rows: list[list[int]], **options: A
     assert found is not None
     sizes = [len(row) for row in rows]
     kept = [(size - 1, size) if objective == "head" else (max(0, size - 4), size - 1) for size in sizes]
-    hidden = found.hidden(pad(rows, PAD), tiles.lay(sizes, kept, found.tile))
+    hidden = found.hidden(tiles.lay(rows, kept, found.tile, PAD))
     plain: Any = found.model
     logits = (plain.score if objective == "head" else plain.get_output_embeddings())(hidden)
     if objective == "head":
@@ -176,50 +177,90 @@ def test_rows_that_no_tile_holds_are_left_to_transformers() -> None:
     assert PackedModel.of(build("llama", "head", "full"), 129, dtype=torch.float32) is None
 
 
-@given(st.lists(st.tuples(st.integers(1, 64), st.integers(0, 63)), min_size=1, max_size=80))
+def seen_by(laid: tiles.Tiles, at: int, length: int) -> list[int]:
+    """The tokens that one sees, by the rule of the kernels."""
+    first, order = at // length * length, at % length
+    return [first + j for j in range(order + 1) if laid.end[first + j] > order]
+
+
+TOKENS = st.lists(st.integers(1, 3), min_size=1, max_size=12)  # few different ones, so that many rows begin alike
+
+
+@given(st.lists(st.tuples(TOKENS, st.integers(0, 11)), min_size=1, max_size=60), st.sampled_from([12, 16, 64]))
+@settings(max_examples=150, deadline=None)
+def test_a_token_sees_what_its_row_begins_with_and_nothing_else(
+    drawn: list[tuple[list[int], int]], length: int
+) -> None:
+    rows = [row for row, _ in drawn]
+    kept = [(min(first, len(row) - 1), len(row)) for row, first in drawn]
+    laid = tiles.lay(rows, kept, length, PAD)
+    wanted = [
+        row[: column + 1] for row, (first, behind) in zip(rows, kept, strict=True) for column in range(first, behind)
+    ]
+    assert len(laid.keep) == len(wanted)
+    for at, beginning in zip(laid.keep.tolist(), wanted, strict=True):
+        seen = seen_by(laid, at, length)
+        assert laid.ids[seen].tolist() == beginning
+        assert laid.position[seen].tolist() == list(range(len(beginning)))
+
+
+@given(st.lists(st.lists(st.integers(1, 200), min_size=1, max_size=64), min_size=1, max_size=40))
 @settings(max_examples=60, deadline=None)
-def test_every_row_stands_whole_in_one_tile_and_no_two_overlap(drawn: list[tuple[int, int]]) -> None:
-    sizes = [size for size, _ in drawn]
-    kept = [(min(first, size - 1), size) for size, first in drawn]
-    laid = tiles.lay(sizes, kept, 64)
-    padded = torch.full((len(sizes), max(sizes)), PAD)
-    for number, size in enumerate(sizes):
-        padded[number, :size] = 1000 * (number + 1) + torch.arange(size)
-    ids = laid.ids(padded, PAD).view(-1, 64)
-    assert (ids != PAD).sum() == sum(sizes)
-    for number, size in enumerate(sizes):
-        at = (laid.row == number).nonzero().squeeze(1)
-        assert len(at) == size
-        assert at[0] // 64 == at[-1] // 64
-        assert ids.flatten()[at].tolist() == padded[number, :size].tolist()
-    wanted = [1000 * (n + 1) + p for n, (first, behind) in enumerate(kept) for p in range(first, behind)]
-    assert ids.flatten()[laid.keep].tolist() == wanted
+def test_no_token_stands_twice_in_a_tile(rows: list[list[int]]) -> None:
+    laid = tiles.lay(rows, [(0, len(row)) for row in rows], 64, PAD)
+    ways = [(at // 64, *laid.ids[seen_by(laid, at, 64)].tolist()) for at in laid.keep.unique().tolist()]
+    assert len(set(ways)) == len(ways)
+    assert len(ways) <= sum(map(len, rows))
+
+
+def test_padding_sees_itself_so_that_no_softmax_is_empty() -> None:
+    laid = tiles.lay([[5, 6, 7], [5, 9]], [(2, 3), (1, 2)], 64, PAD)
+    assert laid.ids.tolist() == [5, 6, 7, 9, *[PAD] * 60]
+    assert laid.position.tolist() == [0, 1, 2, 1, *[0] * 60]
+    assert laid.end.tolist() == [64, 3, 3, 4, *range(5, 65)]
+    assert laid.keep.tolist() == [2, 3]
+
+
+def test_rows_that_are_alike_are_one() -> None:
+    laid = tiles.lay([[4, 5]] * 100, [(1, 2)] * 100, 64, PAD)
+    assert len(laid.ids) == 64
+    assert laid.keep.tolist() == [1] * 100
+
+
+def drawn_names(count: int, draw: Any, spread: float = 4.0) -> list[list[int]]:
+    """Rows as long as product names; the first token of all is the same, and others are seldom."""
+    sizes = draw.normal(12, spread, count).clip(3, 57).round().astype(int)
+    return [[1, *draw.integers(2, 10**6, size - 1).tolist()] for size in sizes]
+
+
+def last(rows: list[list[int]]) -> list[tuple[int, int]]:
+    return [(len(row) - 1, len(row)) for row in rows]
 
 
 def test_names_leave_few_gaps() -> None:
-    sizes = np.random.default_rng(0).normal(12, 4, 256).clip(4, 57).round().astype(int).tolist()
-    laid = tiles.lay(sizes, [(0, 1)] * len(sizes), 64)
-    assert sum(sizes) / len(laid.row) > 0.96
+    rows = drawn_names(256, np.random.default_rng(0))
+    laid = tiles.lay(rows, last(rows), 64, PAD)
+    assert (laid.ids != PAD).float().mean() > 0.96
+    assert len(laid.ids) < 0.95 * sum(map(len, rows))  # though every tile begins with the token of all
 
 
 def test_a_row_longer_than_a_tile_is_refused() -> None:
     with pytest.raises(ValueError, match="65 tokens"):
-        tiles.lay([65], [(0, 1)], 64)
+        tiles.lay([[1] * 65], [(0, 1)], 64, PAD)
 
 
 @pytest.mark.slow
 def test_an_fp8_base_comes_near_compiled_or_not() -> None:
     model, rows = build("llama", "head", "lora").to(torch.bfloat16), rows_of()
-    kept = [(len(row) - 1, len(row)) for row in rows]
-    laid = tiles.lay([len(row) for row in rows], kept, 64)
+    laid = tiles.lay(rows, last(rows), 64, PAD)
     plain = PackedModel.of(model, 64, dtype=torch.bfloat16)
     assert plain is not None
-    wanted = plain.hidden(pad(rows, PAD), laid).float()
+    wanted = plain.hidden(laid).float()
     rounded = PackedModel.of(model, 64, dtype=torch.bfloat16, fp8=True)
     assert rounded is not None
     compiled = replace(rounded, layer=torch.compile(rounded.written, dynamic=False, backend="aot_eager"))
     for found in (rounded, compiled):
-        hidden = found.hidden(pad(rows, PAD), laid).float()
+        hidden = found.hidden(laid).float()
         assert 0 < (hidden - wanted).norm() / wanted.norm() < 0.15
         hidden.sum().backward()
 
@@ -227,23 +268,23 @@ def test_an_fp8_base_comes_near_compiled_or_not() -> None:
 def test_random_batches_come_to_few_numbers_of_tiles() -> None:
     """What is compiled for each number of tiles is compiled a few times only, and few tiles are empty."""
     draw = np.random.default_rng(0)
-    for rows, most in ((672, 4), (256, 5)):
+    for count, most in ((672, 4), (256, 5)):
         numbers, filled = set(), []
         for _ in range(33):
-            sizes = draw.normal(12, 5, rows).clip(3, 57).round().astype(int).tolist()
-            laid = tiles.lay(sizes, [(0, 1)] * rows, 64, rounding=True)
-            numbers.add(len(laid.row) // 64)
-            filled.append(sum(sizes) / len(laid.row))
+            rows = drawn_names(count, draw, spread=5.0)
+            laid = tiles.lay(rows, last(rows), 64, PAD, rounding=True)
+            numbers.add(len(laid.ids) // 64)
+            filled.append((laid.ids != PAD).float().mean())
         assert len(numbers) <= most
         assert np.mean(filled) > 0.93
 
 
 def test_tiles_that_are_added_are_empty_and_last() -> None:
-    sizes = [12] * 121
-    plain, filled_up = (tiles.lay(sizes, [(0, 1)] * 121, 64, rounding=rounding) for rounding in (False, True))
-    assert len(filled_up.row) > len(plain.row)
-    assert torch.equal(filled_up.row[: len(plain.row)], plain.row)
-    assert (filled_up.row[len(plain.row) :] == -1).all()
+    rows = [[number, *[1] * 11] for number in range(2, 123)]
+    plain, filled_up = (tiles.lay(rows, last(rows), 64, PAD, rounding=rounding) for rounding in (False, True))
+    assert len(filled_up.ids) > len(plain.ids)
+    assert torch.equal(filled_up.ids[: len(plain.ids)], plain.ids)
+    assert (filled_up.ids[len(plain.ids) :] == PAD).all()
     assert torch.equal(filled_up.keep, plain.keep)
 
 

@@ -29,16 +29,16 @@ def supported(head_width: int, device: torch.device) -> bool:
     return True
 
 
-def reference(qkv: Tensor, cos: Tensor, sin: Tensor, position: Tensor, row: Tensor, shape: list[int]) -> Tensor:
+def reference(qkv: Tensor, cos: Tensor, sin: Tensor, position: Tensor, end: Tensor, shape: list[int]) -> Tensor:
     """What `tile_attention` computes, in plain torch; any device, any dtype, differentiable."""
     heads, kv_heads, width, tile = shape
     tiles = qkv.shape[0] // tile
     q, k, v = torch.split(qkv.view(tiles, tile, -1, width), [heads, kv_heads, kv_heads], dim=2)
     turn = (cos[position.long()].view(tiles, tile, 1, -1), sin[position.long()].view(tiles, tile, 1, -1))
     q, k, v = (t.transpose(1, 2) for t in (_turn(q, *turn), _turn(k, *turn), v))
-    same = row.view(tiles, tile)
+    ends = end.view(tiles, 1, tile)
     order = torch.arange(tile, device=qkv.device)
-    seen = (same[:, :, None] == same[:, None, :]) & (order[:, None] >= order[None, :])
+    seen = (order[:, None] < ends) & (order[:, None] >= order[None, :])
     k, v = (t.repeat_interleave(heads // kv_heads, dim=1) for t in (k, v))
     out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None])
     return out.transpose(1, 2).reshape(qkv.shape[0], heads * width)
@@ -50,15 +50,15 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 @torch.library.custom_op("shelfwise::tile_attention", mutates_args=())
-def tile_attention(qkv: Tensor, cos: Tensor, sin: Tensor, position: Tensor, row: Tensor, shape: list[int]) -> Tensor:
-    """Causal attention of each row with itself.
+def tile_attention(qkv: Tensor, cos: Tensor, sin: Tensor, position: Tensor, end: Tensor, shape: list[int]) -> Tensor:
+    """Causal attention of each token with those that it continues, itself among them.
 
     Args:
         qkv: (T, (H + 2 KV) * width): query heads, then key heads, then value heads.
         cos: (positions, width / 2) float32, and `sin` alike: `rotary_tables`.
         sin: see `cos`.
-        position: (T,) int32, of each token in its row.
-        row: (T,) int32, the row of each token.
+        position: (T,) int32, of each token in its rows.
+        end: (T,) int32, see `tiles.Tiles`.
         shape: H, KV, width of a head, tokens a tile; T is a multiple of the last.
 
     Returns:
@@ -69,20 +69,20 @@ def tile_attention(qkv: Tensor, cos: Tensor, sin: Tensor, position: Tensor, row:
     heads, kv_heads, width, tile = shape
     out = qkv.new_empty(qkv.shape[0], heads * width)
     kernels.attend[(qkv.shape[0] // tile, heads)](
-        qkv, cos, sin, position, row, out, qkv.stride(0), out.stride(0), width**-0.5,
+        qkv, cos, sin, position, end, out, qkv.stride(0), out.stride(0), width**-0.5,
         H=heads, KV=kv_heads, HALF=width // 2, TILE=tile, **_launch(qkv, tile),
     )  # fmt: skip
     return out
 
 
 @tile_attention.register_fake
-def _(qkv: Tensor, cos: Tensor, sin: Tensor, position: Tensor, row: Tensor, shape: list[int]) -> Tensor:
+def _(qkv: Tensor, cos: Tensor, sin: Tensor, position: Tensor, end: Tensor, shape: list[int]) -> Tensor:
     return qkv.new_empty(qkv.shape[0], shape[0] * shape[2])
 
 
 @torch.library.custom_op("shelfwise::tile_attention_backward", mutates_args=())
 def tile_attention_backward(
-    grad: Tensor, qkv: Tensor, cos: Tensor, sin: Tensor, position: Tensor, row: Tensor, shape: list[int]
+    grad: Tensor, qkv: Tensor, cos: Tensor, sin: Tensor, position: Tensor, end: Tensor, shape: list[int]
 ) -> Tensor:
     """(T, (H + 2 KV) * width): the gradient of `qkv` from (T, H * width), that of `tile_attention`'s result."""
     from shelfwise.modeling.packed import kernels
@@ -94,7 +94,7 @@ def tile_attention_backward(
     grad, out = grad.contiguous(), torch.empty_like(qkv)
     partial = qkv.new_empty((chunks, tokens, kv_heads, 2 * width), dtype=torch.float32) if chunks > 1 else out
     kernels.attend_backward[(tokens // tile, kv_heads * chunks)](
-        qkv, cos, sin, position, row, grad, out, partial, qkv.stride(0), grad.stride(0), tokens, width**-0.5,
+        qkv, cos, sin, position, end, grad, out, partial, qkv.stride(0), grad.stride(0), tokens, width**-0.5,
         H=heads, KV=kv_heads, HALF=width // 2, TILE=tile, CHUNK=chunk, CHUNKS=chunks, **_launch(qkv, tile),
     )  # fmt: skip
     if chunks > 1:
@@ -104,7 +104,7 @@ def tile_attention_backward(
 
 
 @tile_attention_backward.register_fake
-def _(grad: Tensor, qkv: Tensor, cos: Tensor, sin: Tensor, position: Tensor, row: Tensor, shape: list[int]) -> Tensor:
+def _(grad: Tensor, qkv: Tensor, cos: Tensor, sin: Tensor, position: Tensor, end: Tensor, shape: list[int]) -> Tensor:
     return torch.empty_like(qkv)
 
 

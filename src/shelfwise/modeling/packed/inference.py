@@ -17,7 +17,7 @@ from shelfwise.modeling.packed.linear import Fp8
 from shelfwise.modeling.packed.model import PackedModel
 from shelfwise.modeling.packed.recorded import ROWS_A_TILE, Recorded
 from shelfwise.modeling.packed.rows import Norm, Rows, activated, multiplied, normed
-from shelfwise.modeling.packed.tiles import TILE_LENGTHS, lay, places
+from shelfwise.modeling.packed.tiles import TILE_LENGTHS, Tiles, lay
 
 # Tokens at once. A GPU's products are at full speed from about 8k on; a CPU's caches like less (docs/lab-notes.md).
 TOKENS = {"cuda": 8_192, "cpu": 1_024}
@@ -29,16 +29,12 @@ RECORDED = (1, 2, 3, 4, 6, 8, 12, 16)
 class _Batch:
     """The tiles of some rows, on the CPU. T tokens, K rows."""
 
-    ids: Tensor  # (T,) int64
-    position: Tensor  # (T,) int32
-    row: Tensor  # (T,) int32
-    keep: Tensor  # (K,) int64, positions in this batch
+    tiles: Tiles
     rows: Tensor  # (K,) int64, which rows these are of all
 
     def to(self, device: torch.device) -> _Batch:
-        parts = (self.ids, self.position, self.row, self.keep, self.rows)
         if device.type == "cuda":
-            return _Batch(*(part.pin_memory().to(device, non_blocking=True) for part in parts))
+            return _Batch(self.tiles.to(device), self.rows.pin_memory().to(device, non_blocking=True))
         return self
 
 
@@ -92,7 +88,7 @@ class Inference:
                 of_tile = [i for i, row in enumerate(rows) if tile_of(row) == tile]
                 for batch in self._batches([rows[i] for i in of_tile], of_tile, tile, scale):
                     found = batch.to(device)
-                    scores[found.rows] = self._forward(found.ids, found.position, found.row, found.keep, tile)
+                    scores[found.rows] = self._forward(found.tiles, tile)
         return scores
 
     def warm(self) -> None:
@@ -103,11 +99,10 @@ class Inference:
         """
         if self.packed.cos.device.type != "cuda":
             return
-        whole = [[self.pad_token_id] * tile for tile in TILE_LENGTHS]  # rows that fill a tile
         for size in RECORDED:
-            self.log_probs([whole[0]] * size)
-        for row in whole:
-            self.log_probs([row] * (RECORDED[-1] + 1)).cpu()
+            self.log_probs(_filling(size, TILE_LENGTHS[0]))
+        for tile in TILE_LENGTHS:
+            self.log_probs(_filling(RECORDED[-1] + 1, tile)).cpu()
 
     def is_smallest(self, scale: int) -> bool:
         """Whether batches that were halved so many times can't be halved again."""
@@ -120,19 +115,17 @@ class Inference:
         """Lay all rows at once, where gaps are fewest, and cut between tiles."""
         if not rows:
             return
-        sizes = [len(row) for row in rows]
-        tiles = lay(sizes, [(size - 1, size) for size in sizes], tile)
-        filled = tiles.row >= 0
-        flat = torch.tensor([token for row in rows for token in row])
-        begins = torch.tensor(sizes).cumsum(0) - torch.tensor(sizes)
-        ids = torch.full_like(tiles.row, self.pad_token_id, dtype=torch.long)
-        ids[filled] = flat[begins[tiles.row[filled].long()] + tiles.position[filled].long()]
+        whole = self._laid(rows, tile)
         of_row = torch.tensor(names)
         step = max(1, self._tokens(scale) // tile) * tile
-        for start in range(0, len(ids), step):
+        for start in range(0, len(whole.ids), step):
             cut = slice(start, start + step)
-            here = (tiles.keep >= start) & (tiles.keep < start + step)
-            yield _Batch(ids[cut], tiles.position[cut], tiles.row[cut], tiles.keep[here] - start, of_row[here])
+            here = (whole.keep >= start) & (whole.keep < start + step)
+            batch = Tiles(whole.ids[cut], whole.position[cut], whole.end[cut], whole.keep[here] - start)
+            yield _Batch(batch, of_row[here])
+
+    def _laid(self, rows: Sequence[Sequence[int]], tile: int) -> Tiles:
+        return lay(rows, [(len(row) - 1, len(row)) for row in rows], tile, self.pad_token_id)
 
     def _of_few(self, rows: Sequence[Sequence[int]]) -> Tensor | None:
         """(N, C) on the CPU, by what is recorded; None where rows are too many or too long for it."""
@@ -141,7 +134,8 @@ class Inference:
             return None
         if not 0 < len(rows) <= RECORDED[-1] * ROWS_A_TILE or max(map(len, rows)) > tile:
             return None
-        starts, tiles = places([len(row) for row in rows], tile)
+        laid = self._laid(rows, tile)
+        tiles = len(laid.ids) // tile
         # What is recorded comes in a few sizes; a CPU, which records nothing, has no use for empty tiles.
         sizes = RECORDED if self.packed.cos.device.type == "cuda" else range(1, RECORDED[-1] + 1)
         size = next((size for size in sizes if size >= tiles and size * ROWS_A_TILE >= len(rows)), None)
@@ -151,12 +145,17 @@ class Inference:
             if size not in self.recorded:
                 forward = partial(self._forward, tile=tile)
                 self.recorded[size] = Recorded(size, tile, self.pad_token_id, self.packed.cos.device, forward)
-            return self.recorded[size].answer(rows, starts)
+            return self.recorded[size].answer(laid)
 
-    def _forward(self, ids: Tensor, position: Tensor, row: Tensor, keep: Tensor, tile: int) -> Tensor:
-        """(K, C) log-probabilities; the four as of `_Batch`."""
-        hidden = _stack(self.packed, ids, position, row, keep, tile)
+    def _forward(self, tiles: Tiles, tile: int) -> Tensor:
+        """(K, C) log-probabilities."""
+        hidden = _stack(self.packed, tiles, tile)
         return torch.log_softmax(_head(self.head, hidden), dim=-1)
+
+
+def _filling(tiles: int, tile: int) -> list[list[int]]:
+    """Rows that fill so many tiles: each is whole, and no two begin alike."""
+    return [[token] * tile for token in range(tiles)]
 
 
 def tile_of(row: Sequence[int]) -> int:
@@ -169,13 +168,13 @@ def _head(head: Any, hidden: Tensor) -> Tensor:
     return torch.nn.functional.linear(hidden.float(), head.weight.float())
 
 
-def _stack(packed: PackedModel, ids: Tensor, position: Tensor, row: Tensor, keep: Tensor, tile: int) -> Tensor:
+def _stack(packed: PackedModel, tiles: Tiles, tile: int) -> Tensor:
     """(K, hidden): the last norm's output at the kept positions."""
     plain: Any = packed.model
     decoder, config, kernel = getattr(plain, plain.base_model_prefix), plain.config, packed.kernel
     fp8 = isinstance(packed.calm[0].out.base, Fp8)
     norms = _norms(packed, decoder)
-    x = decoder.get_input_embeddings()(ids).to(packed.dtype)
+    x = decoder.get_input_embeddings()(tiles.ids).to(packed.dtype)
     x, rows = normed(x, (), norms[0], fp8=fp8, kernel=kernel)
     compute = attention.tile_attention if kernel else attention.reference
     shape = [*packed.heads, tile]
@@ -183,9 +182,9 @@ def _stack(packed: PackedModel, ids: Tensor, position: Tensor, row: Tensor, keep
     for i, weights in enumerate(packed.calm):
         last = i == len(packed.calm) - 1
         qkv = multiplied(rows, weights.qkv, kernel=kernel)
-        attended = Rows(compute(qkv, packed.cos, packed.sin, position, row, shape))
+        attended = Rows(compute(qkv, packed.cos, packed.sin, tiles.position, tiles.end, shape))
         if last:
-            x, attended = x[keep], attended.at(keep)
+            x, attended = x[tiles.keep], attended.at(tiles.keep)
         deltas = [multiplied(attended, weights.out, kernel=kernel)]
         if isinstance(weights, LlamaWeights):
             mlp_norm = Norm(weights.mlp_norm, None, norms[0].epsilon)
@@ -193,7 +192,7 @@ def _stack(packed: PackedModel, ids: Tensor, position: Tensor, row: Tensor, keep
             deltas, wide = [], weights.gate_up
         else:
             wide = weights.up
-            rows = rows.at(keep) if last else rows
+            rows = rows.at(tiles.keep) if last else rows
         inside = activated(multiplied(rows, wide, kernel=kernel), gated=gated, fp8=fp8, kernel=kernel)
         deltas.append(multiplied(inside, weights.down, kernel=kernel))
         x, rows = normed(x, deltas, norms[i + 1], fp8=fp8 and not last, kernel=kernel)

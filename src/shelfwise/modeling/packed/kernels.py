@@ -1,7 +1,7 @@
 """Triton kernels of training, and of what inference shares with it: attention inside tiles, and the activation.
 
-Attention is causal, each row alone, rotary embedding included. One program holds a tile's queries, keys and values of
-one head on the chip and touches device memory once for each.
+Attention is causal, inside each tile's prefix trees, rotary embedding included. One program holds a tile's queries,
+keys and values of one head on the chip and touches device memory once for each.
 T is the number of tokens, a multiple of TILE; heads lie side by side in the last dimension of `qkv`: H query heads,
 then KV key heads, then KV value heads, each 2 * HALF wide. Rotary embedding turns the first half of a head against the
 second (Su et al. 2021, in the layout of LLaMA and Falcon).
@@ -25,12 +25,12 @@ def _turned(pointer, stride, column, tokens, cos, sin, HALF: tl.constexpr):
 
 
 @triton.jit
-def _probabilities(q1, q2, k1, k2, row, scale, TILE: tl.constexpr, PRECISION: tl.constexpr):
-    """(TILE, TILE) softmax over the tokens of the same row that do not lie ahead."""
+def _probabilities(q1, q2, k1, k2, end, scale, TILE: tl.constexpr, PRECISION: tl.constexpr):
+    """(TILE, TILE) softmax over the tokens that each continues, itself among them (`tiles.Tiles`)."""
     scores = tl.dot(q1, tl.trans(k1), input_precision=PRECISION)
     scores = (scores + tl.dot(q2, tl.trans(k2), input_precision=PRECISION)) * scale
     order = tl.arange(0, TILE)
-    seen = (row[:, None] == row[None, :]) & (order[:, None] >= order[None, :])
+    seen = (order[:, None] < end[None, :]) & (order[:, None] >= order[None, :])
     scores = tl.where(seen, scores, float("-inf"))
     scores = tl.exp(scores - tl.max(scores, 1)[:, None])
     return scores / tl.sum(scores, 1)[:, None]
@@ -38,28 +38,28 @@ def _probabilities(q1, q2, k1, k2, row, scale, TILE: tl.constexpr, PRECISION: tl
 
 @triton.jit
 def attend(
-    qkv, cos_table, sin_table, positions, rows, out, qkv_stride, out_stride, scale,
+    qkv, cos_table, sin_table, positions, ends, out, qkv_stride, out_stride, scale,
     H: tl.constexpr, KV: tl.constexpr, HALF: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Forward: grid (tiles, H)."""
     tokens = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     head = tl.program_id(1)
     kv = head // (H // KV)
-    row = tl.load(rows + tokens)
+    end = tl.load(ends + tokens)
     turn = tl.load(positions + tokens)[:, None] * HALF + tl.arange(0, HALF)[None, :]
     cos, sin = tl.load(cos_table + turn), tl.load(sin_table + turn)
     q1, q2 = _turned(qkv, qkv_stride, head * 2 * HALF, tokens, cos, sin, HALF)
     k1, k2 = _turned(qkv, qkv_stride, (H + kv) * 2 * HALF, tokens, cos, sin, HALF)
     width = tl.arange(0, 2 * HALF)
     v = tl.load(qkv + tokens[:, None] * qkv_stride + (H + KV + kv) * 2 * HALF + width[None, :])
-    p = _probabilities(q1, q2, k1, k2, row, scale, TILE, PRECISION)
+    p = _probabilities(q1, q2, k1, k2, end, scale, TILE, PRECISION)
     answer = tl.dot(p.to(v.dtype), v, input_precision=PRECISION)
     tl.store(out + tokens[:, None] * out_stride + head * 2 * HALF + width[None, :], answer.to(v.dtype))
 
 
 @triton.jit
 def attend_backward(
-    qkv, cos_table, sin_table, positions, rows, grad_out, grad_qkv, partial, qkv_stride, out_stride, T, scale,
+    qkv, cos_table, sin_table, positions, ends, grad_out, grad_qkv, partial, qkv_stride, out_stride, T, scale,
     H: tl.constexpr, KV: tl.constexpr, HALF: tl.constexpr, TILE: tl.constexpr, CHUNK: tl.constexpr,
     CHUNKS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -71,7 +71,7 @@ def attend_backward(
     tokens = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     kv = tl.program_id(1) // CHUNKS
     chunk = tl.program_id(1) % CHUNKS
-    row = tl.load(rows + tokens)
+    end = tl.load(ends + tokens)
     half, width = tl.arange(0, HALF), tl.arange(0, 2 * HALF)
     turn = tl.load(positions + tokens)[:, None] * HALF + half[None, :]
     cos, sin = tl.load(cos_table + turn), tl.load(sin_table + turn)
@@ -86,7 +86,7 @@ def attend_backward(
         if i < GROUP:
             head = kv * GROUP + i
             q1, q2 = _turned(qkv, qkv_stride, head * 2 * HALF, tokens, cos, sin, HALF)
-            p = _probabilities(q1, q2, k1, k2, row, scale, TILE, PRECISION)
+            p = _probabilities(q1, q2, k1, k2, end, scale, TILE, PRECISION)
             do = tl.load(grad_out + tokens[:, None] * out_stride + head * 2 * HALF + width[None, :])
             dv += tl.dot(tl.trans(p.to(do.dtype)), do, input_precision=PRECISION)
             dp = tl.dot(do, tl.trans(v), input_precision=PRECISION)

@@ -19,7 +19,7 @@ class Place(NamedTuple):
     cos: Tensor
     sin: Tensor
     position: Tensor  # (T,) int32
-    row: Tensor  # (T,) int32
+    end: Tensor  # (T,) int32
     shape: list[int]  # H, KV, width of a head, tokens a tile
     kernel: bool  # Triton's kernels, or plain torch
 
@@ -83,7 +83,7 @@ def falcon(x: Tensor, weights: FalconWeights, place: Place, epsilon: float, keep
 
 def _attend(qkv: Tensor, place: Place) -> Tensor:
     compute = attention.tile_attention if place.kernel else attention.reference
-    return compute(qkv, place.cos, place.sin, place.position, place.row, place.shape)
+    return compute(qkv, place.cos, place.sin, place.position, place.end, place.shape)
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:

@@ -98,12 +98,11 @@ class PackedModel:
         kv_heads = config.num_key_value_heads if config.model_type == "llama" else 1
         return config.num_attention_heads, kv_heads, _head_width(config)
 
-    def hidden(self, padded: Tensor, tiles: Tiles, *, compiled: bool = True) -> Tensor:
+    def hidden(self, tiles: Tiles, *, compiled: bool = True) -> Tensor:
         """Hidden states above the last norm.
 
         Args:
-            padded: (N, W) token ids, rows padded on the right.
-            tiles: where the rows stand, on the same device.
+            tiles: the rows, on the model's device.
             compiled: worth its minute for many rows, not for few.
 
         Returns:
@@ -111,12 +110,12 @@ class PackedModel:
         """
         plain: Any = self.model
         decoder, config = getattr(plain, plain.base_model_prefix), plain.config
-        place = Place(self.cos, self.sin, tiles.position, tiles.row, [*self.heads, self.tile], self.kernel)
+        place = Place(self.cos, self.sin, tiles.position, tiles.end, [*self.heads, self.tile], self.kernel)
         epsilon = config.rms_norm_eps if config.model_type == "llama" else config.layer_norm_epsilon
         keep = torch.cat([tiles.keep, tiles.keep.new_zeros(-len(tiles.keep) % _KEPT)])
         last = len(self.stack) - 1
-        with torch.autocast(padded.device.type, enabled=False):
-            x = decoder.get_input_embeddings()(tiles.ids(padded, config.pad_token_id)).to(self.dtype)
+        with torch.autocast(tiles.ids.device.type, enabled=False):
+            x = decoder.get_input_embeddings()(tiles.ids).to(self.dtype)
             for i, weights in enumerate(self.stack if self.model.training else self.calm):
                 # The last layer has a shape of its own for every number of kept positions: as it is written.
                 layer = self.layer if compiled and i < last else self.written
