@@ -5,10 +5,12 @@ An estimate, checked against measured peaks in `benchmarks/results/` (design dec
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from shelfwise.modeling.packed.tiles import TILE_LENGTHS
@@ -35,8 +37,8 @@ _PADDED_HIDDEN, _PADDED_INTERMEDIATE, _PADDED_UP = 11.5, 2.3, 1.15
 _NF4_PACKED_BYTES = _NF4_BYTES + 4 / 64
 # Packed path: workspaces, and the temporaries of a layer's backward pass.
 _PACKED_FIXED = GIB // 2
-# Packed path: a micro-batch's tokens, should its rows be long ones, and the gaps that its tiles leave
-# (docs/lab-notes.md).
+# Packed path: a micro-batch's tokens, should its rows be long ones, and the gaps that its tiles leave where nobody has
+# looked at the rows (docs/lab-notes.md).
 _DEVIATIONS, _GAPS = 3, 1.02
 
 
@@ -219,7 +221,8 @@ class Wish:
     path: Path = "padded"
     mean_tokens: float = 0.0  # of a row; with its standard deviation it sizes the micro-batches of the packed path
     spread_tokens: float = 0.0
-    common_tokens: int = 0  # that all rows begin with: the packed path computes them once a tile
+    # Packed path: tokens that are computed for each token of the rows, at some numbers of rows (`computed_shares`).
+    shares: tuple[tuple[int, float], ...] = ()
     processes: int = 1  # that share the batch; `batch_size` is then one's part of it
     all_targets: bool = False  # see `estimate`
     sharded: tuple[Method, ...] = ()  # methods whose model is cut over the processes
@@ -228,10 +231,15 @@ class Wish:
         """Tokens of the largest micro-batch of so many rows, padding included."""
         if self.path == "padded":
             return rows * self.row_tokens
-        own = rows * (self.mean_tokens - self.common_tokens) + _DEVIATIONS * self.spread_tokens * rows**0.5
-        tile = next((length for length in TILE_LENGTHS if length >= self.row_tokens), TILE_LENGTHS[-1])
-        likely = own * tile / max(1, tile - self.common_tokens)
-        return min(rows * self.row_tokens, int(_GAPS * likely)) + TILE_LENGTHS[0]
+        likely = rows * self.mean_tokens + _DEVIATIONS * self.spread_tokens * rows**0.5
+        return min(rows * self.row_tokens, int(self._share(rows) * likely)) + TILE_LENGTHS[0]
+
+    def _share(self, rows: int) -> float:
+        """Between the numbers of rows that are known, along their logarithm."""
+        if not self.shares:
+            return _GAPS
+        counts, shares = zip(*self.shares, strict=True)
+        return float(np.interp(math.log(rows), [math.log(count) for count in counts], shares))
 
 
 def usable(free: int) -> int:

@@ -23,7 +23,7 @@ from shelfwise.modeling.engine import Engine
 from shelfwise.modeling.head_init import init_from_labels
 from shelfwise.modeling.job import Job, StopRequest, TrainProgress, Validation
 from shelfwise.modeling.packed.choice import goes_packed
-from shelfwise.modeling.packed.tiles import alike
+from shelfwise.modeling.packed.tiles import computed_shares
 from shelfwise.modeling.trainer import ShelfwiseTrainer, stochastic_rounding_adamw
 from shelfwise.pipelines import shrinking
 from shelfwise.pipelines.base_model import BaseModel
@@ -252,7 +252,7 @@ def _wish(
         path="packed" if packed else "padded",
         mean_tokens=statistics.fmean(lengths),
         spread_tokens=statistics.pstdev(lengths),
-        common_tokens=alike(min(rows), max(rows)) if len(rows) > 1 else 0,
+        shares=computed_shares(rows) if packed else (),
         all_targets=all_targets,
     )
 

@@ -189,7 +189,7 @@ def _wish(config: TrainConfig, shape: Shape, lengths: RowLengths, place: _Place)
         path="packed" if packed else "padded",
         mean_tokens=lengths.mean,
         spread_tokens=lengths.spread,
-        common_tokens=lengths.common,
+        shares=lengths.shares,
     )
 
 

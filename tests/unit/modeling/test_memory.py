@@ -99,8 +99,11 @@ def measured():
 
 def estimated_themselves():
     """Result files whose rows say what `shelfwise train` had estimated before."""
-    full = (RESULTS / f"training_speed_full{which}.json" for which in ("", "_h100"))
-    return [*RESULTS.glob("*_h200.json"), *full]
+    return [
+        *RESULTS.glob("*_h200.json"),
+        *RESULTS.glob("training_speed*_h100.json"),
+        RESULTS / "training_speed_full.json",
+    ]
 
 
 def estimated(row):
@@ -141,6 +144,19 @@ def test_a_micro_batch_without_padding_is_sized_by_the_mean_row_and_some_luck():
     assert 8256 <= packed.tokens(672) < 1.05 * 8256  # the largest of an epoch, benchmarks/results/training_speed_*.json
     assert 3200 <= packed.tokens(256) < 1.07 * 3200
     assert packed.tokens(1) <= 2 * 64
+
+
+def test_a_micro_batch_without_padding_is_sized_by_what_its_rows_begin_with_alike():
+    """LLaMA2-7B's LoRA runs of 672 and 1,024 rows (benchmarks/results/training_speed_llama_h100.json)."""
+    size = {"path": "packed", "row_tokens": 62, "mean_tokens": 11.71, "spread_tokens": 4.53}
+    plain, shared = wish(**size), wish(**size, shares=((64, 0.954), (256, 0.914), (1024, 0.878), (4096, 0.817)))
+    for rows, share in ((64, 0.954), (672, 0.889), (1024, 0.878), (10**6, 0.817)):
+        assert shared.tokens(rows) / plain.tokens(rows) == pytest.approx(share / 1.02, abs=0.01)
+    rows = json.loads((RESULTS / "training_speed_llama_h100.json").read_text(encoding="utf-8"))["rows"]
+    measured = {row["micro_batch"]: row["peak_gib"] for row in rows if row["setting"].startswith("lora")}
+    for count in (672, 1024):
+        planned = estimate(LLAMA, "lora", tokens=shared.tokens(count), low_precision=True, path="packed").total / GIB
+        assert planned == pytest.approx(measured[count], rel=0.04)
 
 
 def test_completions_add_logits_over_the_vocabulary():

@@ -244,6 +244,14 @@ def test_names_leave_few_gaps() -> None:
     assert len(laid.ids) < 0.95 * sum(map(len, rows))  # though every tile begins with the token of all
 
 
+def test_the_share_that_is_computed_is_that_of_laying_so_many_rows() -> None:
+    rows = drawn_names(300, np.random.default_rng(0))
+    counts, shares = zip(*tiles.computed_shares(rows), strict=True)
+    assert counts == (64, 256, 300)
+    assert shares[-1] == len(tiles.lay(rows, last(rows), 64, PAD).ids) / sum(map(len, rows))
+    assert tiles.computed_shares([[1] * 200]) == ()
+
+
 def test_a_row_longer_than_a_tile_is_refused() -> None:
     with pytest.raises(ValueError, match="65 tokens"):
         tiles.lay([[1] * 65], [(0, 1)], 64, PAD)

@@ -101,6 +101,7 @@ def test_the_plan_agrees_with_what_train_settles_on() -> None:
         path="packed",
         mean_tokens=12.1,
         spread_tokens=5.7,
+        shares=((64, 1.04), (256, 0.97), (1024, 0.91), (4096, 0.85)),
     )
     shape = memory.Shape.of(published.config_of("llama2-7b"), model_class("head"))
     choice = memory.choose(shape, wish, 40 * GIB)

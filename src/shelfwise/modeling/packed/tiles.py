@@ -13,6 +13,7 @@ from torch import Tensor
 TILE_LENGTHS = (64, 128)  # tokens; attention inside a tile costs with its square, so the shortest that holds all rows
 
 Row = Sequence[int]  # token ids
+_COUNTS = (64, 256, 1024, 4096)  # of rows laid together
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,26 @@ def _places(sizes: Sequence[int], length: int) -> tuple[list[int], int]:
         starts[i] = tile * length + length - room
         open_by_room[room - size].append(tile)
     return starts, tiles
+
+
+def computed_shares(rows: Sequence[Row]) -> tuple[tuple[int, float], ...]:
+    """Tokens that are computed for each token of the rows, gaps included, where so many rows are laid together.
+
+    The more of them there are, the more begin alike. Each number of rows is drawn once, at random.
+
+    Args:
+        rows: token ids, none empty.
+    """
+    length = tile_length(max(map(len, rows)))
+    if length is None:
+        return ()
+    order = np.random.default_rng(0).permutation(len(rows))
+    found = []
+    for count in sorted({min(count, len(rows)) for count in _COUNTS}):
+        some = [rows[i] for i in order[:count]]
+        laid = lay(some, [(0, 1)] * count, length, 0)
+        found.append((count, len(laid.ids) / sum(map(len, some))))
+    return tuple(found)
 
 
 def kept_cells(kept: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
