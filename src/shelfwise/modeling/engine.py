@@ -17,6 +17,7 @@ from shelfwise.modeling.batching import Spans, inference_batches, pad
 from shelfwise.modeling.encoding import Encoder
 from shelfwise.modeling.hardware import autocast
 from shelfwise.modeling.label_tree import LabelTree, label_log_probs
+from shelfwise.modeling.packed.completion import Completion
 from shelfwise.modeling.packed.inference import Inference
 from shelfwise.modeling.packed.model import PackedModel
 from shelfwise.modeling.packed.tiles import lay
@@ -49,7 +50,7 @@ class Engine:
     precision: Precision
     tree: LabelTree | None = None  # of the labels; for `completion` only
     packed: PackedModel | None = None  # the same model without padding, where it can be
-    inference: Inference | None = None  # the same model for answers alone, where it is in no training
+    inference: Inference | Completion | None = None  # the same model for answers alone, where it is in no training
     shrinkage: Shrinkage = field(default_factory=Shrinkage, compare=False)
 
     @classmethod
@@ -96,6 +97,11 @@ class Engine:
 
     def _scored(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """(N, C) log-probabilities by the model as it stands."""
+        if self.tree is not None and self.packed is not None and rows:
+            completion = Completion.around(self.packed, self.encoder.completions(self.labels.names))
+            if max(map(len, rows)) <= completion.longest:
+                found: NDArray[np.float32] = self._inferred(completion, rows).numpy()
+                return found
         scored = torch.zeros(len(rows), len(self.labels))
         training = self.model.training
         self.model.eval()
@@ -117,7 +123,7 @@ class Engine:
         result: NDArray[np.float32] = distributed.summed(scored).numpy()
         return result
 
-    def _inferred(self, inference: Inference, rows: Sequence[Sequence[int]]) -> Tensor:
+    def _inferred(self, inference: Inference | Completion, rows: Sequence[Sequence[int]]) -> Tensor:
         """(N, C) log-probabilities, unawaited; batches are halved where the memory is full, and stay so."""
         while True:
             try:

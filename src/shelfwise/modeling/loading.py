@@ -16,6 +16,7 @@ from shelfwise.modeling import adapters, backbone, hardware, registry
 from shelfwise.modeling.encoding import Encoder, load_tokenizer
 from shelfwise.modeling.engine import Engine
 from shelfwise.modeling.hardware import DTYPES, resolve_device, resolve_precision
+from shelfwise.modeling.packed.completion import Completion
 from shelfwise.modeling.packed.inference import Inference
 from shelfwise.prompts import PromptFormat
 
@@ -70,16 +71,23 @@ def load_engine(
     if config.method != "full":
         model = adapters.load(model, parts.adapter)
     encoder = Encoder(load_tokenizer(parts.tokenizer), prompts)
-    inference = None
-    if not plain and config.objective == "head" and (place.type == "cpu" or settled != "fp32"):
+    inference: Inference | Completion | None = None
+    if not plain and (place.type == "cpu" or settled != "fp32"):
         model = _merged_where_it_fits(model, config, DTYPES[settled], place)
-        inference = Inference.of(model, dtype=DTYPES[settled], fp8=fp8)
+        inference = _inference(model, encoder, config, labels, dtype=DTYPES[settled], fp8=fp8)
     if fp8 and inference is None:
-        raise ConfigError(
-            f"--precision fp8: {config.model} with the objective '{config.objective}' can't be computed so. Use 'auto'."
-        )
+        raise ConfigError(f"--precision fp8: {config.model} has layers that can't be computed so. Use 'auto'.")
     engine = Engine.of(model, encoder, config.objective, labels, place, settled)
     return replace(engine, inference=inference)
+
+
+def _inference(
+    model: nn.Module, encoder: Encoder, config: TrainConfig, labels: Labels, *, dtype: torch.dtype, fp8: bool
+) -> Inference | Completion | None:
+    """The model without padding, where its layers are known."""
+    if config.objective == "head":
+        return Inference.of(model, dtype=dtype, fp8=fp8)
+    return Completion.of(model, encoder.completions(labels.names), dtype=dtype, fp8=fp8)
 
 
 def _merged_where_it_fits(model: Any, config: TrainConfig, dtype: torch.dtype, place: torch.device) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -11,31 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shelfwise.modeling.packed import attention
-from shelfwise.modeling.packed.layers import FalconWeights, LlamaWeights
-from shelfwise.modeling.packed.linear import Fp8
+from shelfwise.modeling.packed.forward import batches, stack, tokens_at_once
 from shelfwise.modeling.packed.model import PackedModel
 from shelfwise.modeling.packed.recorded import ROWS_A_TILE, Recorded
-from shelfwise.modeling.packed.rows import Norm, Rows, activated, multiplied, normed
-from shelfwise.modeling.packed.tiles import TILE_LENGTHS, Tiles, lay
+from shelfwise.modeling.packed.tiles import TILE_LENGTHS, Row, Tiles, lay
 
-# Tokens at once. A GPU's products are at full speed from about 8k on; a CPU's caches like less (docs/lab-notes.md).
-TOKENS = {"cuda": 8_192, "cpu": 1_024}
 # Tiles of a recorded batch. Larger batches keep the GPU busy for longer than their launches take.
 RECORDED = (1, 2, 3, 4, 6, 8, 12, 16)
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """The tiles of some rows, on the CPU. T tokens, K rows."""
-
-    tiles: Tiles
-    rows: Tensor  # (K,) int64, which rows these are of all
-
-    def to(self, device: torch.device) -> _Batch:
-        if device.type == "cuda":
-            return _Batch(self.tiles.to(device), self.rows.pin_memory().to(device, non_blocking=True))
-        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +66,9 @@ class Inference:
             if few is not None:
                 return few
             scores = torch.empty(len(rows), self.classes, device=device)
-            for tile in TILE_LENGTHS:
-                of_tile = [i for i, row in enumerate(rows) if tile_of(row) == tile]
-                for batch in self._batches([rows[i] for i in of_tile], of_tile, tile, scale):
-                    found = batch.to(device)
-                    scores[found.rows] = self._forward(found.tiles, tile)
+            for batch in batches(rows, _last(rows), self.pad_token_id, tokens_at_once(self.packed, scale)):
+                found = batch.to(device)
+                scores[found.kept] = self._forward(found.tiles, found.tile)
         return scores
 
     def warm(self) -> None:
@@ -106,26 +86,7 @@ class Inference:
 
     def is_smallest(self, scale: int) -> bool:
         """Whether batches that were halved so many times can't be halved again."""
-        return self._tokens(scale) <= self.longest
-
-    def _tokens(self, scale: int) -> int:
-        return TOKENS.get(self.packed.cos.device.type, TOKENS["cpu"]) >> scale
-
-    def _batches(self, rows: Sequence[Sequence[int]], names: Sequence[int], tile: int, scale: int) -> Iterator[_Batch]:
-        """Lay all rows at once, where gaps are fewest, and cut between tiles."""
-        if not rows:
-            return
-        whole = self._laid(rows, tile)
-        of_row = torch.tensor(names)
-        step = max(1, self._tokens(scale) // tile) * tile
-        for start in range(0, len(whole.ids), step):
-            cut = slice(start, start + step)
-            here = (whole.keep >= start) & (whole.keep < start + step)
-            batch = Tiles(whole.ids[cut], whole.position[cut], whole.end[cut], whole.keep[here] - start)
-            yield _Batch(batch, of_row[here])
-
-    def _laid(self, rows: Sequence[Sequence[int]], tile: int) -> Tiles:
-        return lay(rows, [(len(row) - 1, len(row)) for row in rows], tile, self.pad_token_id)
+        return tokens_at_once(self.packed, scale) <= self.longest
 
     def _of_few(self, rows: Sequence[Sequence[int]]) -> Tensor | None:
         """(N, C) on the CPU, by what is recorded; None where rows are too many or too long for it."""
@@ -134,7 +95,7 @@ class Inference:
             return None
         if not 0 < len(rows) <= RECORDED[-1] * ROWS_A_TILE or max(map(len, rows)) > tile:
             return None
-        laid = self._laid(rows, tile)
+        laid = lay(rows, _last(rows), tile, self.pad_token_id)
         tiles = len(laid.ids) // tile
         # What is recorded comes in a few sizes; a CPU, which records nothing, has no use for empty tiles.
         sizes = RECORDED if self.packed.cos.device.type == "cuda" else range(1, RECORDED[-1] + 1)
@@ -149,8 +110,13 @@ class Inference:
 
     def _forward(self, tiles: Tiles, tile: int) -> Tensor:
         """(K, C) log-probabilities."""
-        hidden = _stack(self.packed, tiles, tile)
+        hidden = stack(self.packed, tiles, tile)
         return torch.log_softmax(_head(self.head, hidden), dim=-1)
+
+
+def _last(rows: Sequence[Row]) -> list[tuple[int, int]]:
+    """Each row's last token."""
+    return [(len(row) - 1, len(row)) for row in rows]
 
 
 def _filling(tiles: int, tile: int) -> list[list[int]]:
@@ -158,54 +124,6 @@ def _filling(tiles: int, tile: int) -> list[list[int]]:
     return [[token] * tile for token in range(tiles)]
 
 
-def tile_of(row: Sequence[int]) -> int:
-    """The tile that a row goes into."""
-    return next(length for length in TILE_LENGTHS if length >= len(row))
-
-
 def _head(head: Any, hidden: Tensor) -> Tensor:
     """Logits in float32: the head is small, and its last bits decide between neighbours."""
     return torch.nn.functional.linear(hidden.float(), head.weight.float())
-
-
-def _stack(packed: PackedModel, tiles: Tiles, tile: int) -> Tensor:
-    """(K, hidden): the last norm's output at the kept positions."""
-    plain: Any = packed.model
-    decoder, config, kernel = getattr(plain, plain.base_model_prefix), plain.config, packed.kernel
-    fp8 = isinstance(packed.calm[0].out.base, Fp8)
-    norms = _norms(packed, decoder)
-    x = decoder.get_input_embeddings()(tiles.ids).to(packed.dtype)
-    x, rows = normed(x, (), norms[0], fp8=fp8, kernel=kernel)
-    compute = attention.tile_attention if kernel else attention.reference
-    shape = [*packed.heads, tile]
-    gated = config.model_type == "llama"
-    for i, weights in enumerate(packed.calm):
-        last = i == len(packed.calm) - 1
-        qkv = multiplied(rows, weights.qkv, kernel=kernel)
-        attended = Rows(compute(qkv, packed.cos, packed.sin, tiles.position, tiles.end, shape))
-        if last:
-            x, attended = x[tiles.keep], attended.at(tiles.keep)
-        deltas = [multiplied(attended, weights.out, kernel=kernel)]
-        if isinstance(weights, LlamaWeights):
-            mlp_norm = Norm(weights.mlp_norm, None, norms[0].epsilon)
-            x, rows = normed(x, deltas, mlp_norm, fp8=fp8, kernel=kernel)
-            deltas, wide = [], weights.gate_up
-        else:
-            wide = weights.up
-            rows = rows.at(tiles.keep) if last else rows
-        inside = activated(multiplied(rows, wide, kernel=kernel), gated=gated, fp8=fp8, kernel=kernel)
-        deltas.append(multiplied(inside, weights.down, kernel=kernel))
-        x, rows = normed(x, deltas, norms[i + 1], fp8=fp8 and not last, kernel=kernel)
-    return rows.values
-
-
-def _norms(packed: PackedModel, decoder: Any) -> list[Norm]:
-    """Each layer's first norm, and the last one of all."""
-    config: Any = packed.model.config
-    if config.model_type == "llama":
-        epsilon = config.rms_norm_eps
-        firsts = [Norm(w.attention_norm, None, epsilon) for w in packed.calm if isinstance(w, LlamaWeights)]
-        return [*firsts, Norm(decoder.norm.weight, None, epsilon)]
-    epsilon = config.layer_norm_epsilon
-    firsts = [Norm(w.norm, w.norm_bias, epsilon) for w in packed.calm if isinstance(w, FalconWeights)]
-    return [*firsts, Norm(decoder.ln_f.weight, decoder.ln_f.bias, epsilon)]
