@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from shelfwise.errors import CorruptArtifactError, RunFolderError, StorageError
+from shelfwise.errors import CorruptArtifactError, InputError, RunFolderError, StorageError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -103,6 +103,16 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             if not target.exists() and retired.exists():
                 os.replace(retired, target)
             shutil.rmtree(retired, ignore_errors=True)
+
+
+def require_new(target: Path, *, force: bool) -> None:
+    """Refuse to write over a file that is already there, unless the caller said `force`.
+
+    Raises:
+        InputError: there is such a file.
+    """
+    if target.exists() and not force:
+        raise InputError(f"{target}: there already is such a file. Choose another name, or overwrite with --force.")
 
 
 def write_text(target: Path, text: str) -> None:

@@ -40,6 +40,7 @@ def command(
     text_columns: _shared.TextColumns = "product",
     split: Annotated[Path | None, typer.Option(help="A split.json: also look for leakage between its parts.")] = None,
     rejects: Annotated[Path | None, typer.Option(help="File for the rows that can't be used, as in bad.csv.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file of --rejects.")] = False,
     as_json: _shared.JsonOption = False,
 ) -> None:
     """Tell what is wrong with a catalogue, row by row, before a model is trained on it."""
@@ -50,7 +51,7 @@ def command(
 
     splits = Splits.load(split) if split else None
     if rejects:
-        _check_target(rejects, catalogue)
+        _check_target(rejects, catalogue, force)
     columns = _shared.columns(product, type_, brand, category, sub_category)
     roles = _roles(text_columns)
     read = read_catalogue(catalogue, columns, roles)
@@ -85,14 +86,16 @@ def _roles(text: str) -> tuple[Role, ...]:
     return cast("tuple[Role, ...]", names)
 
 
-def _check_target(target: Path, catalogue: Path) -> None:
+def _check_target(target: Path, catalogue: Path, force: bool) -> None:
     from shelfwise.data.writer import format_of
+    from shelfwise.storage import require_new
 
     format_of(target)
     if target.is_dir():
         raise InputError(f"{target}: this is a folder. Name a file in it for --rejects.")
     if target.exists() and catalogue.exists() and target.samefile(catalogue):
         raise InputError(f"{target}: the rejects would overwrite the catalogue. Choose another name for --rejects.")
+    require_new(target, force=force)
 
 
 def _write_rejects(catalogue: Catalogue, target: Path) -> None:

@@ -36,6 +36,7 @@ def command(
     reuse: Annotated[
         bool, typer.Option("--reuse", help="Leave a run alone whose evaluation is up to date, with the same options.")
     ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file of --table.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
     precision: Annotated[_shared.Arithmetic, typer.Option(help="Of the model's arithmetic.")] = _shared.Arithmetic.auto,
     perturb: Annotated[
@@ -65,6 +66,7 @@ def command(
             catalogue,
             out=out,
             table=table,
+            force=force,
             device=device,
             precision=precision.value,
             date=datetime.now(timezone.utc).date().isoformat(),

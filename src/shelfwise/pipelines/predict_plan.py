@@ -19,6 +19,7 @@ from shelfwise.errors import InputError
 from shelfwise.pipelines.predict_answers import Answerer
 from shelfwise.pipelines.predict_inputs import find_inputs, open_inputs, rejects_path
 from shelfwise.pipelines.predict_parts import may_replace
+from shelfwise.storage import require_new
 
 ADDED = (
     Column("predicted_type"),
@@ -130,8 +131,7 @@ def _check_outputs(sources: Sequence[Path], outputs: Sequence[Path], force: bool
         same = [source for source in sources if output.exists() and source.exists() and output.samefile(source)]
         if same:
             raise InputError(f"{same[0]}: the output would overwrite its own input. Choose another name for --out.")
-        if output.exists() and not force:
-            raise InputError(f"{output}: there already is such a file. Choose another name, or overwrite with --force.")
+        require_new(output, force=force)
     folder = next(parent for parent in outputs[0].absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         what = "no permission to write there" if folder.is_dir() else "not a folder"

@@ -14,6 +14,7 @@ from shelfwise.data.writer import Column, Write, format_of, open_writer
 from shelfwise.errors import InputError
 from shelfwise.pipelines.review_corrections import CATALOGUE, PROVENANCE, Merge, Tally, corrections
 from shelfwise.records import Reject
+from shelfwise.storage import require_new
 
 if TYPE_CHECKING:
     from shelfwise.review.store import Store
@@ -107,8 +108,7 @@ def _require_writable(out: Path, catalogue: Path | None, force: bool) -> None:
         raise InputError(f"{out}: this is a folder. Name a file in it to write to.")
     if catalogue is not None and out.exists() and catalogue.exists() and os.path.samefile(out, catalogue):
         raise InputError(f"{out}: the output would overwrite the catalogue. Choose another name for --out.")
-    if out.exists() and not force:
-        raise InputError(f"{out}: there already is such a file. Choose another name, or overwrite with --force.")
+    require_new(out, force=force)
 
 
 def _write(write: Write, rows: Iterator[tuple[str, ...]]) -> int:

@@ -18,6 +18,7 @@ from shelfwise.pipelines.asking import Progress
 from shelfwise.pipelines.evaluate import evaluate
 from shelfwise.pipelines.evaluation import Evaluation, Standing
 from shelfwise.pipelines.side_by_side_table import Line
+from shelfwise.storage import require_new
 
 
 def evaluate_all(
@@ -26,6 +27,7 @@ def evaluate_all(
     *,
     out: Path | None = None,
     table: Path | None = None,
+    force: bool = False,
     device: str = "auto",
     precision: Arithmetic = "auto",
     date: str | None = None,
@@ -42,6 +44,7 @@ def evaluate_all(
         catalogue: as of `evaluate.evaluate`, for every run.
         out: the evaluation folder, for a single run only; None: each run's own.
         table: a file to write the table to, as JSON, CSV, Markdown or HTML by its suffix; None writes none.
+        force: overwrite `table`.
         device: as of `evaluate.evaluate`, as the arguments that follow.
         precision: of a language model's arithmetic.
         date: of the evaluation.
@@ -56,8 +59,8 @@ def evaluate_all(
 
     Raises:
         InputError: a run is named twice or is none, `out` is to hold several, the table's suffix is unknown, or it
-            would overwrite a catalogue; nothing was evaluated. Or what `evaluate.evaluate` refuses; the runs before it
-            are evaluated.
+            would overwrite a catalogue or, without `force`, another file; nothing was evaluated. Or what
+            `evaluate.evaluate` refuses; the runs before it are evaluated.
     """
     if out is not None and len(runs) > 1:
         raise InputError(f"{out}: is one folder for {len(runs)} runs. Leave it out: each goes into its own.")
@@ -68,6 +71,7 @@ def evaluate_all(
     if table is not None:
         side_by_side_table.require_writable(table)
         _require_no_catalogue(table, [catalogue, *(configs.load(run / artifact.CONFIG).catalogue for run in runs)])
+        require_new(table, force=force)
     found = tuple(
         evaluate(
             run,

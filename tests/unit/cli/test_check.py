@@ -67,8 +67,20 @@ def test_a_clean_catalogue_leaves_a_rejects_file_with_a_header_alone(tmp_path: P
     path, target = tmp_path / "c.csv", tmp_path / "bad.csv"
     path.write_text("product,type\na,x\n", encoding="utf-8")
     target.write_text("of an earlier check", encoding="utf-8")
-    assert run(["check", str(path), "--rejects", str(target)]) == 0
+    assert run(["check", str(path), "--rejects", str(target), "--force"]) == 0
     assert target.read_text("utf-8").split() == ["source,reason"]
+
+
+def test_the_rejects_file_never_replaces_another_unless_forced(
+    catalogue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = catalogue.with_name("bad.csv")
+    target.write_text("another", encoding="utf-8")
+    assert run(["check", str(catalogue), "--rejects", str(target)]) == 2
+    printed = capsys.readouterr()
+    assert f"{target}: there already is such a file. Choose another name, or overwrite with --force." in printed.err
+    assert printed.out == ""
+    assert target.read_text(encoding="utf-8") == "another"
 
 
 def test_a_catalogue_without_types_can_be_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

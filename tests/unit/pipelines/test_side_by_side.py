@@ -225,11 +225,26 @@ def test_the_command_refuses_one_folder_for_several_runs(
     assert "--out" in capsys.readouterr().err
 
 
+def test_a_table_never_replaces_another_file_unless_forced(
+    three_splits: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("another", encoding="utf-8")
+    call = ["evaluate", str(three_splits[0]), "--reuse", "--table", str(table)]
+    assert shelfwise(call) == 2
+    printed = capsys.readouterr()
+    assert f"{table}: there already is such a file. Choose another name, or overwrite with --force." in printed.err
+    assert printed.out == ""
+    assert table.read_text(encoding="utf-8") == "another"
+    assert shelfwise([*call, "--force"]) == 0
+    assert table.read_text(encoding="utf-8").startswith("run,")
+
+
 def test_a_table_never_replaces_a_catalogue(three_splits: list[Path], tmp_path: Path) -> None:
     catalogue = configs.load(three_splits[0] / "config.yaml").catalogue
     assert catalogue is not None
     before = catalogue.read_bytes()
     for given in (None, catalogue):
         with pytest.raises(InputError, match="would overwrite the catalogue"):
-            evaluate_all(three_splits[:1], given, table=catalogue, reuse=True)
+            evaluate_all(three_splits[:1], given, table=catalogue, reuse=True, force=True)
     assert catalogue.read_bytes() == before
