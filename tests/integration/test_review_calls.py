@@ -49,6 +49,29 @@ def test_a_queue_is_reviewed_from_the_command_line(tmp_path, store, capsys):
     assert json.loads(capsys.readouterr().out)["agreement"] == 1.0
 
 
+def test_a_type_that_the_review_does_not_know_is_refused_unless_it_is_said_to_be_new(tmp_path, store, capsys):
+    path, catalogue = tmp_path / "predictions.csv", tmp_path / "catalogue.csv"
+    path.write_text(
+        "name,predicted_type,confidence,decision,top_k\n"
+        'a,Rice,0.4,review,"[[""Rice"", 0.4], [""Tea"", 0.3]]"\n'
+        "b,Rice,0.4,review,\nc,Rice,0.4,review,\nd,Rice,0.4,review,\n"
+    )
+    catalogue.write_text("product,type\nx,Hair Oil\n")
+    shelfwise("review", "load", path, "--store", store, "--examples", catalogue)
+    who = ("--store", store, "--reviewer", "asha", "--version", "1")
+    capsys.readouterr()
+    assert cli.run(["review", "decide", "2", *who, "--type", "hair oill"]) == 2
+    said = capsys.readouterr().err
+    assert "'hair oill' is not one of the 3 types that this review knows. Did you mean 'Hair Oil'?" in said
+    assert "add --new-type" in said
+    shelfwise("review", "decide", 1, *who, "--type", "Tea")
+    shelfwise("review", "decide", 2, *who, "--type", "Hair  Oil")
+    shelfwise("review", "decide", 3, *who, "--type", "Hair Wax", "--new-type")
+    shelfwise("review", "decide", 4, *who, "--type", "Hair Wax")
+    assert cli.run(["review", "decide", "1", *who, "--accept", "--new-type"]) == 2
+    assert "--new-type goes with --type" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -107,6 +107,7 @@ def decide(
     version: Annotated[int, typer.Option(help="Its version, as `next` shows it.")],
     accept: Annotated[bool, typer.Option("--accept", help="The predicted type is right.")] = False,
     type_: Annotated[str | None, typer.Option("--type", metavar="TYPE", help="This type is right.")] = None,
+    new_type: Annotated[bool, typer.Option("--new-type", help="TYPE is one that this review does not know.")] = False,
     skip: Annotated[bool, typer.Option("--skip", help="Leave it to others.")] = False,
     same_name: Annotated[
         bool, typer.Option("--same-name", help="Settle the open items of this name under other brands too.")
@@ -120,15 +121,30 @@ def decide(
 
     if accept + (type_ is not None) + skip != 1:
         raise InputError("Give one of --accept, --type TYPE and --skip.")
+    if new_type and type_ is None:
+        raise InputError("--new-type goes with --type TYPE, and there is none. Name the type, or leave --new-type out.")
     action: Action = "accept" if accept else "skip" if skip else "correct"
+    decision = Decision(action, reviewer, version, type=type_, comment=comment, same_name=same_name)
     with _opened(store) as opened:
-        found = opened.decide(
-            item, Decision(action, reviewer, version, type=type_, comment=comment, same_name=same_name)
-        )
+        if decision.type is not None and not new_type:
+            _require_known(decision.type, opened)
+        found = opened.decide(item, decision)
     if as_json:
         _shared.print_json(asdict(found))
     else:
         typer.echo(f"{found.name}: {found.settled_type or 'skipped'}")
+
+
+def _require_known(type_: str, store: Store) -> None:
+    """Refuse a type that the review has not met: it is a slip more often than a new one."""
+    from shelfwise.errors import InputError, did_you_mean
+
+    known = store.types()
+    if type_ not in known:
+        raise InputError(
+            f"--type: '{type_}' is not one of the {len(known):,} types that this review knows."
+            f"{did_you_mean(type_, sorted(known))} If it is to be a new one, add --new-type."
+        )
 
 
 @review.command("undo", short_help="Take back the last decision.")

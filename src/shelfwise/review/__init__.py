@@ -14,6 +14,7 @@ What a page or a service calls; every call blocks, and a `Store` may be used fro
     store.items(Filter(status="open"), limit=50, offset=0), store.count(Filter())    # -> tuple[Item, ...], int
     store.progress()                                     # -> Progress: counts and the agreement rate
     store.overrides(limit=20)                            # -> tuple[Override, ...]; what people put in whose place
+    store.types()                                        # -> frozenset[str]; all that an item or an example names
     store.examples("Rice", limit=8)                      # -> tuple[Example, ...]: names that people settled so
     store.add(new_items), store.add_examples(examples)   # -> int, int; what was new
     store.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, select
@@ -145,6 +146,15 @@ def overrides(connection: Connection, limit: int) -> tuple[Override, ...]:
         .limit(limit)
     )
     return tuple(Override(*row) for row in connection.execute(found))
+
+
+def types(connection: Connection) -> frozenset[str]:
+    """Every type that an item or an example names."""
+    columns = (ITEMS.c.predicted_type, ITEMS.c.given_type, ITEMS.c.settled_type, EXAMPLES.c.type)
+    found = {label for column in columns for label in connection.scalars(select(column).distinct()) if label}
+    for ranked in connection.scalars(select(ITEMS.c.top_k)):
+        found.update(label for label, _ in json.loads(ranked))
+    return frozenset(found)
 
 
 def examples(connection: Connection, wanted: str, limit: int) -> tuple[Example, ...]:

@@ -181,6 +181,10 @@ class Store:
         """Which types people put in whose place, most frequent first."""
         return self._database.read(lambda c: listing.overrides(c, min(limit, MAX_LISTED)))
 
+    def types(self) -> frozenset[str]:
+        """Every type that an item or an example names. `decide` takes others too: people may make new ones."""
+        return self._database.read(listing.types)
+
     def examples(self, type: str, limit: int = 8) -> tuple[Example, ...]:
         """Products of a type: first those that people settled so, newest first, then those that were added as such."""
         return self._database.read(lambda c: listing.examples(c, type, min(limit, MAX_LISTED)))
