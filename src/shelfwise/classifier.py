@@ -77,8 +77,6 @@ class Classifier:
     ) -> Classifier:
         """Load who answers of a run folder: its model, the baseline that was fitted beside it, or both as a blend.
 
-        A run of the model ``baseline`` has only a baseline; asking for its model gives that.
-
         Args:
             run: a run folder.
             which: who is to answer; "auto" is what the run itself decided (`answering`).
@@ -224,12 +222,17 @@ def answering(run: Path, config: TrainConfig, which: Which = "auto") -> Literal[
         which: who was asked for.
 
     Raises:
-        RunFolderError: a blend is asked for, and there is none.
+        RunFolderError: a language model or a blend is asked for, and there is none.
         CorruptArtifactError: `blend.json` can't be read.
     """
     from shelfwise.blend import settled
 
-    if which == "baseline" or (config.model == "baseline" and which != "blend"):
+    if config.model == "baseline" and which in ("model", "blend"):
+        what = "no language model" if which == "model" else "no language model to blend with"
+        raise RunFolderError(
+            f"{run}: this run is a baseline and has {what}. Ask its baseline, or train a run of a language model."
+        )
+    if which == "baseline" or config.model == "baseline":
         return "baseline"
     if which == "model":
         return "model"

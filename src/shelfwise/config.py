@@ -151,7 +151,9 @@ class TrainConfig(_Strict):
     @model_validator(mode="after")
     def _blend_has_its_parts(self) -> TrainConfig:
         if self.classifier == "blend" and self.model == "baseline":
-            raise ValueError("classifier: blend needs a language model beside the baseline; this run is a baseline")
+            raise ValueError(
+                "classifier: blend needs a language model beside the baseline; name one as model, or leave it out"
+            )
         if self.classifier == "blend" and not self.baseline:
             raise ValueError("classifier: blend needs the baseline that baseline: false leaves out")
         return self

@@ -143,6 +143,7 @@ WRONG_CALLS = [
     case("text without the name", "train good.csv --text-columns brand --out new", 2, "must hold 'product'"),
     case("seed that is no number", "train good.csv --seed abc --out new", 2, "'--seed'", "integer"),
     case("unknown tracker", "train good.csv --tracker excel --out new", 2, "'--tracker'", "tensorboard"),
+    case("a method of a baseline", "train good.csv --model baseline --method lora --out new", 2, "--method", "--model"),
     case("no run folder named", "train good.csv", 2, "--out"),
     # The base model
     case("unknown model", "train good.csv --model falcon7b --out new", 2, "'falcon7b' is no", "mean 'falcon-7b'?"),
@@ -169,6 +170,8 @@ WRONG_CALLS = [
     case("predict over the input", "predict run good.csv --force --out good.csv", 2, "overwrite its own input"),
     case("predict to no format", "predict run good.csv --out out.doc", 2, "out.doc: '.doc' is no format", ".parquet"),
     case("predict by a begun run", "predict unfinished good.csv --out out.csv", 2, "did not end", "--resume"),
+    case("predict by the model of a baseline", "predict run good.csv --classifier model --out out.csv", 2,
+         "run: this run is a baseline and has no language model. Ask its baseline"),
     case("predict by a damaged run", "predict damaged good.csv --out out.csv", 1, "labels.json: changed", "Copy"),
     # The disk
     case("full disk: train", "train good.csv --model baseline --out new", 1, "new/labels.json: the disk is full",

@@ -199,9 +199,11 @@ def test_a_run_of_an_earlier_version_answers_with_its_model(blended: Path) -> No
         Classifier.load(blended, which="blend")
 
 
-def test_a_baseline_has_no_blend(run: Path) -> None:
-    assert Classifier.load(run).name == Classifier.load(run, which="model").name == "baseline"
-    with pytest.raises(RunFolderError, match="has no blend"):
+def test_a_baseline_has_no_language_model_and_no_blend(run: Path) -> None:
+    assert Classifier.load(run).name == Classifier.load(run, which="baseline").name == "baseline"
+    with pytest.raises(RunFolderError, match=r"a baseline and has no language model\. Ask its baseline, or train"):
+        Classifier.load(run, which="model")
+    with pytest.raises(RunFolderError, match=r"no language model to blend with\. Ask its baseline, or train"):
         Classifier.load(run, which="blend")
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from shelfwise import processes
 from shelfwise.cli import _shared
+
+if TYPE_CHECKING:
+    from shelfwise.config import TrainConfig
 
 
 class BestMetric(str, enum.Enum):
@@ -122,6 +125,8 @@ def command(
         "split": {"strategy": strategy and strategy.value, "file": split},
     }
     wanted = None if resume else _shared.merged_config(config, overrides)
+    if wanted:
+        _refuse_ignored(wanted, overrides)
     if resume and (config or _given(overrides)):
         raise typer.BadParameter("a resumed run keeps its own configuration: give --out alone", param_hint="--resume")
     with _shared.training_progress() as hooks:
@@ -143,3 +148,30 @@ def _given(values: dict[str, object]) -> list[object]:
     for value in values.values():
         flat.extend(value.values() if isinstance(value, dict) else [value])
     return [value for value in flat if value is not None]
+
+
+def _refuse_ignored(wanted: TrainConfig, given: dict[str, Any]) -> None:
+    """Refuse options that would change nothing.
+
+    Args:
+        wanted: the configuration as a whole.
+        given: what the options alone say; None is not given.
+
+    Raises:
+        InputError: a language model's options and a baseline, or a way to split beside a split.
+    """
+    from shelfwise.errors import InputError
+
+    if wanted.split.file is not None and given["split"]["strategy"]:
+        raise InputError(
+            f"--strategy: the split is read from {wanted.split.file}, so there is none to make. Leave --strategy out, "
+            "or that file."
+        )
+    of_models = {"method": given["method"], "objective": given["objective"], "lora-r": given["lora"]["r"]}
+    of_models |= {**given["training"], "classifier": given["classifier"]}
+    ignored = [f"--{name.replace('_', '-')}" for name, value in of_models.items() if value not in (None, "auto")]
+    if wanted.model == "baseline" and ignored:
+        raise InputError(
+            f"{', '.join(ignored)}: only a language model has that, and this run is a baseline. Leave that out, or "
+            "name a language model with --model."
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from shelfwise.config import LANGUAGE_MODEL, TrainConfig
+from shelfwise.errors import InputError
 
 
 def with_model(config: TrainConfig, device: str, note: Callable[[str], None]) -> TrainConfig:
@@ -19,6 +20,9 @@ def with_model(config: TrainConfig, device: str, note: Callable[[str], None]) ->
         config: of the run.
         device: as the user names it.
         note: is told what was chosen, and how to choose the other.
+
+    Raises:
+        InputError: the baseline would be chosen, and there are settings that only a language model's training has.
     """
     if config.model != "auto":
         return config
@@ -29,6 +33,7 @@ def with_model(config: TrainConfig, device: str, note: Callable[[str], None]) ->
             f"no model was named: {LANGUAGE_MODEL}, for there is a GPU; for the linear baseline alone: --model baseline"
         )
         return config.model_copy(update={"model": LANGUAGE_MODEL})
+    _require_no_training(config)
     note(
         "no model was named: the linear baseline, for there is no GPU, where a language model takes hours; "
         f"to have one all the same: --model {LANGUAGE_MODEL}"
@@ -41,6 +46,15 @@ def _asks_for_a_language_model(config: TrainConfig) -> bool:
     return (config.method, config.objective, config.lora, config.classifier, config.trackers) != (
         plain.method, plain.objective, plain.lora, plain.classifier, plain.trackers,
     )  # fmt: skip
+
+
+def _require_no_training(config: TrainConfig) -> None:
+    usual = TrainConfig().training.model_dump()
+    if changed := [key for key, value in config.training.model_dump().items() if value != usual[key]]:
+        raise InputError(
+            f"{', '.join(changed)}: only a language model is trained that way. No model was named, and without a GPU "
+            f"that is the linear baseline. Leave that out, or name one, as in --model {LANGUAGE_MODEL}."
+        )
 
 
 def _has_gpu(device: str) -> bool:

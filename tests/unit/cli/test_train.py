@@ -129,6 +129,32 @@ def test_a_resumed_run_is_asked_for_without_a_configuration(
         assert "keeps its own configuration" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--model baseline --method lora --epochs 3", "--method, --epochs: only a language model has that"),
+        ("--model baseline --lora-r 8", "--lora-r: only a language model has that"),
+        ("--model baseline --no-gradient-checkpointing --seed 0", "--gradient-checkpointing, --seed: only a"),
+        ("--model baseline --classifier model", "--classifier: only a language model has that"),
+        ("--model baseline --classifier blend", "name one as model, or leave it out"),
+        ("--split old.json --strategy random", "--strategy: the split is read from old.json"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(
+    words: str, message: str, pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["train", "c.csv", "--out", "run", *words.split()]) == 2
+    assert message in capsys.readouterr().err
+    assert not hasattr(pipeline, "config")
+
+
+def test_a_recipe_of_a_language_model_can_be_had_as_a_baseline(config: Path, pipeline: Pipeline) -> None:
+    words = ["--config", str(config), "--model", "baseline", "--method", "auto", "--tracker", "wandb"]
+    assert cli.run(["train", "c.csv", "--out", "run", *words]) == 0
+    assert pipeline.config is not None
+    assert pipeline.config.model == "baseline"
+
+
 def test_progress_goes_to_standard_error_and_the_result_to_standard_output(
     pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 from shelfwise import artifact, cli
 from shelfwise import config as configs
 from shelfwise.config import LANGUAGE_MODEL, TrainConfig, parse
+from shelfwise.errors import InputError
 from shelfwise.pipelines import model_choice
 from shelfwise.pipelines.model_choice import with_model
 from support.runs import write_catalogue
@@ -43,6 +44,15 @@ def test_what_only_a_language_model_can_do_chooses_one_without_a_word(values: di
     notes: list[str] = []
     assert with_model(parse(values, "test"), "auto", notes.append).model == LANGUAGE_MODEL
     assert notes == []
+
+
+def test_settings_of_a_training_are_not_given_to_a_baseline_that_nobody_named(gpu: bool) -> None:
+    config = parse({"training": {"epochs": 3, "seed": 1}}, "test")
+    if gpu:
+        assert with_model(config, "auto", lambda _: None).model == LANGUAGE_MODEL
+        return
+    with pytest.raises(InputError, match=f"^epochs, seed: .* No model was named, .* --model {LANGUAGE_MODEL}"):
+        with_model(config, "auto", pytest.fail)
 
 
 def test_a_model_that_was_named_stays(gpu: bool) -> None:
