@@ -53,6 +53,7 @@ def read_catalogue(
     text_columns: Sequence[Role] = ("product",),
     *,
     labels: Literal["required", "optional"] = "optional",
+    options: bool = True,
 ) -> Catalogue:
     """Read a file of products.
 
@@ -61,13 +62,15 @@ def read_catalogue(
         columns: which column plays which role; None is recognised by its usual names.
         text_columns: what a model is to read, in this order.
         labels: whether a file without any inventory type is an error.
+        options: whether who calls can name columns with --product, --type and the like; else a message advises to
+            rename them in the file.
 
     Raises:
         CatalogueError: the file can't be read, a column is missing, or no row is usable.
     """
     stream = open_rows(path)
-    roles = recognise(stream.columns, columns, path)
-    _require_roles(path, stream.columns, roles, text_columns, labels)
+    roles = recognise(stream.columns, columns, path, options=options)
+    _require_roles(path, stream.columns, roles, text_columns, labels, options)
     products: list[Product] = []
     rejects: list[Reject] = []
     untidy: list[int] = []
@@ -88,9 +91,9 @@ def read_catalogue(
     fingerprint = _fingerprint(products, row_count)
     catalogue = Catalogue(path, fingerprint, roles, tuple(products), tuple(rejects), row_count, tuple(untidy))
     if labels == "required" and not catalogue.labelled:
+        mend = "Name another with --type." if options else "Give that name to the column that holds them."
         raise CatalogueError(
-            f"{path}: no product has an inventory type: column '{roles['type']}' is empty in every row. Name another "
-            "with --type."
+            f"{path}: no product has an inventory type: column '{roles['type']}' is empty in every row. {mend}"
         )
     return catalogue
 
@@ -111,7 +114,7 @@ def require_trainable(catalogue: Catalogue) -> None:
         )
 
 
-def recognise(columns: Sequence[str], wanted: Columns, path: Path) -> Mapping[str, str]:
+def recognise(columns: Sequence[str], wanted: Columns, path: Path, *, options: bool = True) -> Mapping[str, str]:
     """Which of a file's columns plays which role.
 
     Args:
@@ -119,6 +122,7 @@ def recognise(columns: Sequence[str], wanted: Columns, path: Path) -> Mapping[st
         wanted: columns named by the user; a role left None goes to the first of its `RECOGNISED` names that the file
             has and that plays no other role.
         path: the file, for messages.
+        options: as for `read_catalogue`.
 
     Returns:
         Role to column, for the roles that were found; "product" always is.
@@ -133,9 +137,10 @@ def recognise(columns: Sequence[str], wanted: Columns, path: Path) -> Mapping[st
     for role, name in wanted.model_dump(exclude_none=True).items():
         found = name if name in columns else by_canonical.get(_canonical(name))
         if found is None:
+            what = f"(--{role.replace('_', '-')})" if options else f"for the {role.replace('_', '-')}"
+            mend = "" if options else " Rename the one that is meant."
             raise CatalogueError(
-                f"{path}: there is no column '{name}' (--{role.replace('_', '-')}).{did_you_mean(name, columns)} "
-                f"{_told(columns)}"
+                f"{path}: there is no column '{name}' {what}.{did_you_mean(name, columns)} {_told(columns)}{mend}"
             )
         roles[role] = found
     taken = set(roles.values())
@@ -147,7 +152,7 @@ def recognise(columns: Sequence[str], wanted: Columns, path: Path) -> Mapping[st
     if "product" not in roles:
         raise CatalogueError(
             f"{path}: no column is recognised as product names ({', '.join(RECOGNISED['product'])}). {_told(columns)} "
-            "Name it with --product COLUMN; the file's first line must hold the columns' names."
+            f"{_naming('product', options)} The file's first line must hold the columns' names."
         )
     return roles
 
@@ -217,18 +222,25 @@ def _require_roles(
     roles: Mapping[str, str],
     text_columns: Sequence[Role],
     labels: Literal["required", "optional"],
+    options: bool,
 ) -> None:
     for role in text_columns:
         if role not in roles:
             raise CatalogueError(
                 f"{path}: the model is to read the {role}, and no column is recognised as that "
-                f"({', '.join(RECOGNISED[role])}). {_told(columns)} Name it with --{role.replace('_', '-')} COLUMN."
+                f"({', '.join(RECOGNISED[role])}). {_told(columns)} {_naming(role, options)}"
             )
     if labels == "required" and "type" not in roles:
         raise CatalogueError(
             f"{path}: no column is recognised as inventory types ({', '.join(RECOGNISED['type'])}). {_told(columns)} "
-            "Name it with --type COLUMN."
+            f"{_naming('type', options)}"
         )
+
+
+def _naming(role: str, options: bool) -> str:
+    if options:
+        return f"Name it with --{role.replace('_', '-')} COLUMN."
+    return "Rename the one that is meant to one of these."
 
 
 def _canonical(column: str) -> str:

@@ -202,7 +202,7 @@ def measure_run(
     path = catalogue or config.catalogue
     if path is None:
         raise InputError(f"{run}: its configuration names no catalogue.")
-    source = read_catalogue(path, config.columns, config.text_columns, labels="required")
+    source = read_catalogue(path, config.columns, config.text_columns, labels="required", options=False)
     splits = Splits.load(run / artifact.SPLIT)
     splits.check(source)
     return measure(cascade, splits.parts(source).test)

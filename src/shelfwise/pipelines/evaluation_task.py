@@ -100,7 +100,7 @@ def _read(run: Path, config: TrainConfig, catalogue: Path | None) -> Catalogue:
         raise InputError(
             f"{run}: the catalogue it was trained on is not at {path}. Name a copy of it with --catalogue."
         )
-    return read_catalogue(path, config.columns, config.text_columns, labels="required")
+    return read_catalogue(path, config.columns, config.text_columns, labels="required", options=False)
 
 
 def _require_replaceable(folder: Path) -> None:

@@ -149,7 +149,7 @@ def _texts(run: Path, config: TrainConfig, names: Path | None) -> tuple[list[str
     if path is None or (names is None and not path.is_file()):
         where = "" if path is None else f" at {path}"
         raise InputError(f"{run}: the catalogue it was trained on is not{where}. Name a file of products with --names.")
-    catalogue = read_catalogue(path, config.columns, config.text_columns)
+    catalogue = read_catalogue(path, config.columns, config.text_columns, options=False)
     if names is not None:
         products, names_of = catalogue.products, names.name
     else:

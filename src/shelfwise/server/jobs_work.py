@@ -47,7 +47,7 @@ def work(job: Job, source: Path, out: Path, report: Report, classifier: Classifi
     """
     from shelfwise.pipelines.predict import expected_rows, predict
 
-    name_column = recognise(open_rows(source).columns, Columns(), source)["product"]
+    name_column = recognise(open_rows(source).columns, Columns(), source, options=False)["product"]
     expected = expected_rows(source)
     summary = predict(
         Path(),

@@ -20,6 +20,7 @@ from shelfwise.metrics import mcnemar
 from shelfwise.pipelines import report
 from shelfwise.pipelines.evaluate import evaluate
 from shelfwise.pipelines.evaluation import Evaluation
+from shelfwise.storage import write_manifest
 from support.evaluations import answering, lay_out, rows, weighed, write_catalogue
 
 FILES = ["confusion.csv", "confusion.png", "per_type.csv", "predictions.parquet", "report.html", "report.json"]
@@ -374,6 +375,47 @@ def test_a_catalogue_that_is_gone_or_changed_is_no_traceback(tmp_path: Path) -> 
     path.unlink()
     with pytest.raises(InputError, match="Name a copy of it with --catalogue"):
         evaluate(run)
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "message"),
+    [
+        ("export", "thing\na\n", "no column is recognised as product names (product, "),
+        ("evaluate", "thing\na\n", "no column is recognised as product names (product, "),
+        ("evaluate", "product\na\n", "no column is recognised as inventory types (type, "),
+        ("evaluate", "product,type\na,\n", "column 'type' is empty in every row. Give that name to the column that"),
+    ],
+)
+def test_a_file_without_its_columns_is_told_with_options_that_the_command_has(
+    command: str,
+    text: str,
+    message: str,
+    catalogue: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = lay_out(tmp_path / "run", catalogue, model="tiny-llama")
+    (tmp_path / "new.csv").write_text(text, encoding="utf-8")
+    given = "--catalogue" if command == "evaluate" else "--names"
+    assert shelfwise([command, str(run), given, str(tmp_path / "new.csv"), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert "--" not in said
+
+
+def test_a_column_that_the_run_was_trained_on_and_the_file_lacks_is_told_with_the_nearest_one(
+    catalogue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = lay_out(tmp_path / "run", catalogue)
+    config = run / "config.yaml"
+    config.write_text(config.read_text(encoding="utf-8").replace("type: null", "type: shelf"), encoding="utf-8")
+    write_manifest(run, {})
+    (tmp_path / "new.csv").write_text("product,shelv\na,b\n", encoding="utf-8")
+    assert shelfwise(["evaluate", str(run), "--catalogue", str(tmp_path / "new.csv")]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "there is no column 'shelf' for the type. Did you mean 'shelv'?" in said
+    assert "Rename the one that is meant." in said
+    assert "--" not in said
 
 
 def test_a_damaged_run_is_told(baseline_run: Path) -> None:
