@@ -169,10 +169,13 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_and_reads_nothing_twice(
 
     with pytest.raises(InterruptedRunError, match="Checkpoint kept"):
         train(parse(values, "test"), broken, device="cpu", hooks=Hooks(report=report))
+    spent = broken / artifact.PRETRAINING / artifact.CHECKPOINTS / "training_time.json"
+    spent.write_text('{"seconds": 1000}', encoding="utf-8")
     reports: list[Any] = []
     train(None, broken, resume=True, device="cpu", hooks=Hooks(report=reports.append))
     first = [r.step for r in reports if any(name.startswith("pretraining") for name in r.values)]
     assert (min(first) > 2) if stop == "names" else not first
+    assert 1000 < artifact.read_manifest(broken)["train_seconds"] < 1100
     np.testing.assert_array_equal(
         Classifier.load(broken, device="cpu").log_probs(NAMES), Classifier.load(whole, device="cpu").log_probs(NAMES)
     )

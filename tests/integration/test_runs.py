@@ -146,6 +146,29 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_same_end(catalogue, tmp_path):
     np.testing.assert_array_equal(whole, broken)
 
 
+def test_the_training_time_of_a_resumed_run_is_that_of_all_its_legs(catalogue, tmp_path):
+    run = tmp_path / "run"
+    spent = run / "checkpoints" / "training_time.json"
+
+    def interrupt(progress):
+        if progress.step == 2:
+            raise KeyboardInterrupt
+
+    config = {"catalogue": str(catalogue), "model": "tiny-llama", "baseline": False, "training": {"batch_size": 32}}
+    with pytest.raises(InterruptedRunError):
+        train(configs.parse(config, "test"), run, device="cpu", hooks=Hooks(report=interrupt))
+    assert json.loads(spent.read_text())["seconds"] > 0
+    spent.write_text('{"seconds": 1000}')
+    kept = []
+
+    def validated(progress):
+        if "eval_loss" in progress.values:  # what a kill would leave
+            kept.append(json.loads(spent.read_text())["seconds"])
+
+    train(None, run, resume=True, device="cpu", hooks=Hooks(report=validated))
+    assert 1000 < kept[0] < kept[-1] < artifact.read_manifest(run)["train_seconds"] < 1100
+
+
 def test_a_run_stopped_after_its_last_step_makes_no_further_one(catalogue, tmp_path):
     """The steps end in the middle of an epoch, and what comes after them was lost."""
     train_small(catalogue, tmp_path / "run", model="tiny-llama", baseline=False, training={"max_steps": 3})

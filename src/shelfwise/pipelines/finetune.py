@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import statistics
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,7 +24,7 @@ from shelfwise.modeling.job import Job, StopRequest, TrainProgress, Validation
 from shelfwise.modeling.packed.choice import goes_packed
 from shelfwise.modeling.packed.tiles import computed_shares
 from shelfwise.modeling.trainer import ShelfwiseTrainer, stochastic_rounding_adamw
-from shelfwise.pipelines import shrinking
+from shelfwise.pipelines import shrinking, training_time
 from shelfwise.pipelines.base_model import BaseModel
 from shelfwise.pipelines.pretraining import Pretraining, forget, items_of, settings
 from shelfwise.pipelines.run import (
@@ -89,9 +88,10 @@ def finetune(
         hooks.note(f"going on from {start.name}")
     run = _optimise(engine, job, config, out, start, hooks)
     _save(engine, config, out)
+    run = run.after(before) if before else replace(run, seconds=run.seconds + training_time.read(names.checkpoints))
     if processes.is_first():
         shutil.rmtree(names.folder, ignore_errors=True)
-    return run.after(before), calibrate(engine, prepared)
+    return run, calibrate(engine, prepared)
 
 
 def _read_names(
@@ -310,13 +310,19 @@ def _job(
 
 
 def _optimise(engine: Engine, job: Job, config: TrainConfig, out: Path, start: Path | None, hooks: Hooks) -> TrainedRun:
-    trainer = ShelfwiseTrainer(engine, job)
-    if engine.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(engine.device)
-    began = time.perf_counter()
-    with stopping_on_signals(job.stop, hooks.note), shrinking.at_its_end(config, trainer.fitting):
-        trainer.train(resume_from_checkpoint=str(start) if start else None)
-    seconds = time.perf_counter() - began
+    with training_time.leg(job.checkpoints) as keep_time:
+
+        def report(progress: TrainProgress) -> None:
+            if "eval_loss" in progress.values:  # a checkpoint follows
+                keep_time()
+            job.report(progress)
+
+        trainer = ShelfwiseTrainer(engine, replace(job, report=report))
+        if engine.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(engine.device)
+        with stopping_on_signals(job.stop, hooks.note), shrinking.at_its_end(config, trainer.fitting):
+            trainer.train(resume_from_checkpoint=str(start) if start else None)
+        seconds = keep_time()
     if job.stop.requested and trainer.state.global_step < job.steps:
         raise interrupted(out, checkpoint.latest_for_all(job.checkpoints))
     trainer.accelerator.free_memory()

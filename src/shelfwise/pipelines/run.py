@@ -51,17 +51,15 @@ class TrainedRun:
     folder: Path
     config: TrainConfig  # resolved
     steps: int
-    seconds: float  # of optimisation alone
+    seconds: float  # of optimisation alone, all legs of a resumed run together
     best_metric: float | None  # on validation
     peak_bytes: int | None  # of GPU memory; None on a CPU
     train_rows: int = 0  # products trained on
     baseline_seconds: float | None = None  # of fitting and calibrating the baseline; None without one
     blend: Blend | None = None  # of the two; None where there are not both, or no validation part
 
-    def after(self, earlier: TrainedRun | None) -> TrainedRun:
+    def after(self, earlier: TrainedRun) -> TrainedRun:
         """With the seconds and the peak of a part that went before; steps stay those of the labels."""
-        if earlier is None:
-            return self
         peaks = [run.peak_bytes for run in (earlier, self) if run.peak_bytes is not None]
         return replace(self, seconds=earlier.seconds + self.seconds, peak_bytes=max(peaks, default=None))
 
