@@ -70,6 +70,27 @@ def test_a_command_imports_nothing_heavy_before_it_runs(path):
         assert not {name.split(".")[0] for name in names} & HEAVY
 
 
+@pytest.mark.parametrize(
+    ("call", "name", "near"),
+    [
+        ("train c.csv --out run", "./modle", "Did you mean 'model'?"),
+        ("audit-labels c.csv --out o.csv", "./modle", "Did you mean 'model'?"),
+        ("plan", "./modle", "Did you mean 'model'?"),
+        ("plan", "/nowhere/modle", ""),
+        ("plan", "~nobody/modle", ""),
+        ("plan", "smolm2-135m", "Did you mean 'smollm2-135m'?"),
+    ],
+)
+def test_a_misspelt_model_is_told_before_anything_that_takes_seconds_is_loaded(call, name, near, tmp_path):
+    (tmp_path / "model").mkdir()
+    words = [*call.split(), "--model", name]
+    code = f"import sys; from shelfwise.cli import run; print(run({words}), {{'torch', 'sklearn'}} & set(sys.modules))"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert finished.stdout == "2 set()\n"
+    assert name in finished.stderr
+    assert near in finished.stderr
+
+
 def test_help_loads_neither_torch_nor_anything_else_that_is_heavy():
     code = "import sys; from shelfwise.cli import run; run(['--help']); print(sorted(sys.modules))"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -126,7 +127,12 @@ def who(classifier: Who | None, baseline: bool) -> Which:
 
 
 def merged_config(path: Path | None, overrides: dict[str, object]) -> TrainConfig:
-    """The file's configuration with the options given on the command line in their places; None is not given."""
+    """The file's configuration with the options given on the command line in their places; None is not given.
+
+    Raises:
+        ConfigError: the file can't be read, or values are wrong.
+        ModelNotFoundError: no base model goes by the name there.
+    """
     from shelfwise import config as configs
 
     base = configs.load(path).model_dump() if path else {}
@@ -136,7 +142,26 @@ def merged_config(path: Path | None, overrides: dict[str, object]) -> TrainConfi
             base[key] = {**(base.get(key) or {}), **chosen}
         elif value is not None:
             base[key] = value
-    return configs.parse(base, str(path) if path else "command line")
+    wanted = configs.parse(base, str(path) if path else "command line")
+    _require_model(wanted.model)
+    return wanted
+
+
+def _require_model(name: str) -> None:
+    """Refuse a base model that can't be there before anything that takes seconds is imported."""
+    from shelfwise.errors import ModelNotFoundError, did_you_mean
+
+    folder = Path(os.path.expanduser(name))
+    if name.startswith(("./", "../", "/", "~")) and not folder.is_dir():
+        beside = [each.name for each in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        raise ModelNotFoundError(
+            f"{name}: there is no such folder.{did_you_mean(folder.name, beside)} Name a folder with a base model in "
+            "it, or one of: shelfwise models"
+        )
+    if name not in ("auto", "baseline"):
+        from shelfwise.modeling.registry import require_name  # loads no torch
+
+        require_name(name)
 
 
 def console(*, stderr: bool = False) -> Console:

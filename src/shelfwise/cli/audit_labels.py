@@ -60,8 +60,6 @@ def command(
     label errors, names that carry several types, and types so alike that they could be one. The catalogue itself is not
     changed.
     """
-    from shelfwise.pipelines.label_audit import audit_labels
-
     training = {"epochs": epochs, "precision": precision and precision.value}
     overrides: dict[str, object] = {
         "model": model or (None if config else "baseline"),
@@ -78,6 +76,8 @@ def command(
     wanted = _shared.merged_config(config, overrides)
     if wanted.model == "baseline" and any(training.values()):
         raise InputError("--epochs and --precision are a language model's: name one with --model.")
+    from shelfwise.pipelines.label_audit import audit_labels  # takes seconds: what is wrong above is told at once
+
     with _progress(wanted.model) as (hooks, progress):
         found = audit_labels(
             catalogue,

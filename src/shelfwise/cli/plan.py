@@ -40,8 +40,6 @@ def command(
     as_json: _shared.JsonOption = False,
 ) -> None:
     """Estimate peak memory and time of a training run from the model's configuration alone; no weights are fetched."""
-    from shelfwise.pipelines import plan as pipeline
-
     overrides: dict[str, object] = {
         "catalogue": catalogue,
         "model": model,
@@ -57,6 +55,8 @@ def command(
         },
     }
     wanted = _shared.merged_config(config, overrides)
+    from shelfwise.pipelines import plan as pipeline  # with torch: what is wrong above is told at once
+
     size = None if gpu_memory is None else pipeline.parse_memory(gpu_memory)
     found = pipeline.plan(wanted, gpu=gpu, gpu_memory=size, row_tokens=row_tokens)
     if as_json:
