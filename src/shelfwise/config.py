@@ -6,6 +6,7 @@ A misspelt key ends the run before any data is read; all problems are told at on
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -192,8 +193,20 @@ def parse(values: object, source: str) -> TrainConfig:
                 problems.append(f"{where}: there is no such key.{near}")
             else:
                 got = f" (got {item['input']!r:.80})" if where else ""  # else it is the whole configuration
-                problems.append(f"{where}: {item['msg'].removeprefix('Value error, ')}{got}".removeprefix(": "))
+                near = _nearest_choice(item) if item["type"] == "literal_error" else ""
+                problems.append(f"{where}: {_told(item['msg'])}{got}{near}".removeprefix(": "))
         raise ConfigError("\n".join(f"{source}: {problem}" for problem in problems)) from error
+
+
+def _told(message: str) -> str:
+    """What pydantic says, in YAML's words."""
+    return message.removeprefix("Value error, ").replace("a valid tuple", "a list, as in [a, b]")
+
+
+def _nearest_choice(problem: Any) -> str:
+    """The nearest of the values that a key can have, as a sentence; empty where none is near."""
+    near = did_you_mean(str(problem["input"]), re.findall("'([^']+)'", problem["ctx"]["expected"]))
+    return near and f".{near}"
 
 
 class _NoKeyTwice(yaml.SafeLoader):

@@ -89,6 +89,7 @@ def command(
     """Fine-tune a base model on a catalogue, fit the baseline beside it, and weigh the two into a blend."""
     if out is None:
         raise typer.BadParameter("name the run folder to write", param_hint="--out")
+    from shelfwise.pipelines import trackers
     from shelfwise.pipelines import train as pipeline
 
     overrides: dict[str, object] = {
@@ -127,6 +128,7 @@ def command(
     wanted = None if resume else _shared.merged_config(config, overrides)
     if wanted:
         _refuse_ignored(wanted, overrides)
+        trackers.require(wanted.trackers, "--tracker" if tracker else f"{config}: trackers:")
     if resume and (config or _given(overrides)):
         raise typer.BadParameter("a resumed run keeps its own configuration: give --out alone", param_hint="--resume")
     with _shared.training_progress() as hooks:

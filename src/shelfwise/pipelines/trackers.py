@@ -18,8 +18,12 @@ from shelfwise.pipelines.evaluation import Evaluation, Standing
 TENSORBOARD = "tensorboard"  # folder in `artifact.TRACKERS`; modeling.trainer writes there too
 
 
-def require(names: Iterable[str]) -> None:
+def require(names: Iterable[str], where: str) -> None:
     """Refuse trackers that are not installed.
+
+    Args:
+        names: trackers that are wished for.
+        where: they are, for the message: "--tracker", "run.yaml: trackers:".
 
     Raises:
         MissingPackageError: names the first, and how to install all that are missing.
@@ -27,7 +31,7 @@ def require(names: Iterable[str]) -> None:
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingPackageError(
-            f"--tracker {missing[0]}: this package is not installed. Install it: "
+            f"{where} {missing[0]}: this package is not installed. Leave it out, or install it: "
             f"pip install 'shelfwise[{','.join(missing)}]'"
         )
 

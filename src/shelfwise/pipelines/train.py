@@ -62,7 +62,7 @@ def train(
     with _together(device):
         config = _settle(config, out, resume)
         _wait_for_all()  # the first process writes into `out` when all have looked at it
-        trackers.require(config.trackers)
+        trackers.require(config.trackers, f"{out / artifact.CONFIG}: trackers:" if resume else "trackers:")
         config = with_model(config, device, hooks.note)
         if config.model != "baseline":
             from shelfwise.modeling.registry import require_name  # loads no torch

@@ -47,6 +47,7 @@ class Pipeline:
 def pipeline(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     stub = Pipeline()
     monkeypatch.setattr("shelfwise.pipelines.train.train", stub.train)
+    monkeypatch.setattr("shelfwise.pipelines.trackers.require", lambda names, where: None)  # as if installed
     return stub
 
 

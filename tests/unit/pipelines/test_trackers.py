@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from shelfwise import artifact
+from shelfwise import artifact, cli
 from shelfwise import config as configs
 from shelfwise.classifier import Classifier
 from shelfwise.errors import MissingPackageError, StorageError
 from shelfwise.pipelines import trackers
 from shelfwise.pipelines.evaluate import evaluate
 from shelfwise.pipelines.evaluation import Evaluation
+from shelfwise.pipelines.train import train
 from support.evaluations import answering, lay_out, write_catalogue
 
 
@@ -98,7 +99,40 @@ def test_a_tracker_that_is_not_installed_is_noted_and_the_others_get_their_numbe
 def test_training_refuses_a_tracker_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingPackageError, match=r"pip install 'shelfwise\[mlflow,wandb\]'"):
-        trackers.require(["mlflow", "wandb"])
+        trackers.require(["mlflow", "wandb"], "trackers:")
+
+
+@pytest.mark.parametrize(
+    ("trackers_of_the_file", "option", "said"),
+    [
+        ("[mlflow]", None, "run.yaml: trackers: mlflow: this package is not installed"),
+        ("[mlflow]", "wandb", "error: --tracker wandb: this package is not installed"),
+        ("[mlfow]", None, "run.yaml: trackers.0: Input should be 'tensorboard', 'mlflow' or 'wandb' (got 'mlfow'). Did "
+         "you mean 'mlflow'?"),
+        ("mlflow", None, "run.yaml: trackers: Input should be a list, as in [a, b] (got 'mlflow')"),
+    ],
+)  # fmt: skip
+def test_a_tracker_that_can_not_be_had_is_told_with_the_place_where_it_stands(
+    trackers_of_the_file: str,
+    option: str | None,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text(f"model: tiny-llama\ntrackers: {trackers_of_the_file}\n", encoding="utf-8")
+    words = ["train", "c.csv", "--config", "run.yaml", "--out", "run", *(["--tracker", option] if option else [])]
+    assert cli.run(words) in (1, 2)
+    assert said in capsys.readouterr().err
+
+
+def test_a_resumed_run_names_its_own_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.yaml").write_text("model: tiny-llama\ntrackers: [mlflow]\n", encoding="utf-8")
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError, match=r"config\.yaml: trackers: mlflow: "):
+        train(None, tmp_path, resume=True)
 
 
 class Recorder:

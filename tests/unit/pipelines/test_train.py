@@ -71,7 +71,7 @@ def test_a_missing_tracker_is_told_before_anything_is_read(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     config = TrainConfig(catalogue=tmp_path / "nowhere.csv", trackers=(tracker,))
-    with pytest.raises(MissingPackageError, match=rf"--tracker {tracker}: .*pip install 'shelfwise\[{tracker}\]'"):
+    with pytest.raises(MissingPackageError, match=rf"^trackers: {tracker}: .*pip install 'shelfwise\[{tracker}\]'"):
         train(config, tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
