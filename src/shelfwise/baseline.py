@@ -25,7 +25,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from shelfwise import artifact
 from shelfwise.baseline_words import Words
-from shelfwise.errors import CorruptArtifactError, InputError
+from shelfwise.errors import COPY_AGAIN, CorruptArtifactError, InputError
 
 FORMAT = 1
 FACTS = "baseline.json"
@@ -164,7 +164,7 @@ class Baseline:
             _require(type(n_labels) is int and 2 <= n_labels <= MAX_LABELS, f"{n_labels!r} labels")
             return cls._of(n_labels, json.loads(_bytes(folder / VOCABULARY)), load(_bytes(folder / WEIGHTS)))
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise CorruptArtifactError(f"{folder}: not a readable baseline ({error}). Copy the run again.") from error
+            raise CorruptArtifactError(f"{folder}: not a readable baseline ({error}). {COPY_AGAIN}") from error
 
     @classmethod
     def _of(cls, n_labels: int, vocabularies: list[list[str]], tensors: dict[str, NDArray[np.generic]]) -> Baseline:

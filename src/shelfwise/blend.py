@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shelfwise.calibration import Calibration
-from shelfwise.errors import CorruptArtifactError, InputError, RunFolderError
+from shelfwise.errors import COPY_AGAIN, CorruptArtifactError, InputError, RunFolderError
 from shelfwise.labels import Labels
 from shelfwise.recalibration import log_softmax, nll
 
@@ -115,7 +115,7 @@ class Blend:
                 raise ValueError(f"missing or unknown: {', '.join(sorted(unknown))}")
             return cls(_number(stored["weight"]), rows, *(_score(stored[of]) for of in ("model", "baseline", "blend")))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, InputError) as error:
-            raise CorruptArtifactError(f"{path}: not a readable blend ({error}). Copy the run again.") from error
+            raise CorruptArtifactError(f"{path}: not a readable blend ({error}). {COPY_AGAIN}") from error
 
 
 def _score(stored: dict[str, object]) -> Score:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shelfwise import recalibration
-from shelfwise.errors import CorruptArtifactError, InputError
+from shelfwise.errors import COPY_AGAIN, CorruptArtifactError, InputError
 from shelfwise.labels import Labels
 from shelfwise.recalibration import Temperatures
 from shelfwise.records import LEVELS
@@ -225,7 +225,7 @@ class Calibration:
                 raise ValueError(f"not of format 1 or {FORMAT}")
             return {str(name): cls._of(entry) for name, entry in stored.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, InputError) as error:
-            raise CorruptArtifactError(f"{path}: not a readable calibration ({error}). Copy the run again.") from error
+            raise CorruptArtifactError(f"{path}: not a readable calibration ({error}). {COPY_AGAIN}") from error
 
     @classmethod
     def _of(cls, entry: Mapping[str, object]) -> Calibration:

@@ -23,6 +23,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# What to do about a run folder whose files are not as they were written.
+COPY_AGAIN = "Copy the run folder whole again, or train the run again."
+
 
 class ShelfwiseError(Exception):
     """Base of all errors a caller may want to catch. The message is made to be shown to a user as it is."""

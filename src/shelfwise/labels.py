@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shelfwise.errors import CorruptArtifactError, InputError, did_you_mean
+from shelfwise.errors import COPY_AGAIN, CorruptArtifactError, InputError, did_you_mean
 from shelfwise.records import Product
 
 FORMAT = 1
@@ -132,10 +132,10 @@ class Labels:
             labels = cls(tuple(map(str, stored["labels"])), Taxonomy(paths))
             expected = stored["sha256"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
-            raise CorruptArtifactError(f"{path}: not a readable label list ({error}).") from error
+            raise CorruptArtifactError(f"{path}: not a readable label list ({error}). {COPY_AGAIN}") from error
         if labels.sha256 != expected:
             raise CorruptArtifactError(
                 f"{path}: the labels do not match their recorded hash, so probabilities would be given to the wrong "
-                "types. Restore the file from where the run was copied from."
+                f"types. {COPY_AGAIN}"
             )
         return labels

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from shelfwise.errors import CorruptArtifactError, InputError
+from shelfwise.errors import COPY_AGAIN, CorruptArtifactError, InputError
 
 IGNORE_INDEX = -100  # torch.nn.functional.cross_entropy's default: positions that are no target
 
@@ -53,4 +53,4 @@ class PromptFormat:
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, InputError) as error:
-            raise CorruptArtifactError(f"{path}: not a readable prompt format ({error}).") from error
+            raise CorruptArtifactError(f"{path}: not a readable prompt format ({error}). {COPY_AGAIN}") from error

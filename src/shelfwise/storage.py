@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from shelfwise.errors import CorruptArtifactError, InputError, RunFolderError, StorageError
+from shelfwise.errors import COPY_AGAIN, CorruptArtifactError, InputError, RunFolderError, StorageError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -169,19 +169,22 @@ def read_manifest(folder: Path, *, verify: bool = True, apart: Sequence[str] = (
         raise RunFolderError(f"{folder}: not complete: {what}.")
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version, files = int(manifest["format"]), dict(manifest["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CorruptArtifactError(f"{path}: not a readable manifest ({error}).") from error
+        version = int(manifest["format"])
+        files = {name: (int(found["bytes"]), str(found["sha256"])) for name, found in manifest["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptArtifactError(f"{path}: not a readable manifest ({error}). {COPY_AGAIN}") from error
     if version > FORMAT:
-        raise RunFolderError(f"{folder}: written by a newer Shelfwise (format {version}, this one reads {FORMAT}).")
-    for name, recorded in files.items():
+        raise RunFolderError(
+            f"{folder}: written by a newer Shelfwise (format {version}, this one reads {FORMAT}). Update Shelfwise."
+        )
+    for name, (size, digest) in files.items():
         file = folder / name
         if not file.resolve().is_relative_to(folder.resolve()):
-            raise CorruptArtifactError(f"{path}: lists '{name}', which lies outside the folder.")
-        if Path(name).parts[0] in apart:
+            raise CorruptArtifactError(f"{path}: lists '{name}', which lies outside the folder. {COPY_AGAIN}")
+        if Path(name).parts[:1] and Path(name).parts[0] in apart:
             continue
-        if not file.is_file() or file.stat().st_size != recorded["bytes"]:
-            raise CorruptArtifactError(f"{file}: missing or of another size than recorded. Copy the run folder again.")
-        if verify and sha256(file) != recorded["sha256"]:
-            raise CorruptArtifactError(f"{file}: changed since it was written. Copy the run folder again.")
+        if not file.is_file() or file.stat().st_size != size:
+            raise CorruptArtifactError(f"{file}: missing or of another size than recorded. {COPY_AGAIN}")
+        if verify and sha256(file) != digest:
+            raise CorruptArtifactError(f"{file}: changed since it was written. {COPY_AGAIN}")
     return manifest

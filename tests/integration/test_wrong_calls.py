@@ -164,7 +164,7 @@ WRONG_CALLS = [
     case("evaluate no run", "evaluate cut-off-model", 2, "cut-off-model: not a run folder", "manifest.json"),
     case("evaluate nothing", "evaluate nowhere", 2, "nowhere: there is no such run folder"),
     case("evaluate a begun run", "evaluate unfinished", 2, "did not end", "train --resume --out unfinished"),
-    case("evaluate a damaged run", "evaluate damaged", 1, "labels.json", "Restore"),
+    case("evaluate a damaged run", "evaluate damaged", 1, "labels.json", "Copy"),
     case("compare one run", "compare run", 2, "two different run folders"),
     case("compare before evaluating", "compare run damaged", 2, "not been evaluated", "shelfwise evaluate run"),
     case("predict over the input", "predict run good.csv --force --out good.csv", 2, "overwrite its own input"),

@@ -210,7 +210,9 @@ def test_a_saved_blend_comes_back_the_same(tmp_path: Path) -> None:
 def test_a_blend_with_impossible_numbers_is_corrupt(tmp_path: Path, change: dict[str, object]) -> None:
     path = tmp_path / "blend.json"
     path.write_text(json.dumps({**BLEND.to_json(), **change}))
-    with pytest.raises(CorruptArtifactError, match=r"blend\.json: not a readable blend .* Copy the run again"):
+    with pytest.raises(
+        CorruptArtifactError, match=r"blend\.json: not a readable blend .* Copy the run folder whole again"
+    ):
         Blend.load(path)
 
 

@@ -44,7 +44,7 @@ def test_labels_in_another_order_are_refused_on_load(tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"labels": 3, "taxonomy": {}, "sha256": ""}'])
 def test_a_damaged_label_file_is_reported(tmp_path, text):
     (tmp_path / "labels.json").write_text(text)
-    with pytest.raises(CorruptArtifactError):
+    with pytest.raises(CorruptArtifactError, match="Copy the run folder whole again"):
         Labels.load(tmp_path / "labels.json")
 
 

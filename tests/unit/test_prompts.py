@@ -31,5 +31,5 @@ def test_a_prompt_format_survives_its_file(tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", '{"other": 1}'])
 def test_a_damaged_prompt_file_is_reported(tmp_path, text):
     (tmp_path / "prompt.json").write_text(text)
-    with pytest.raises(CorruptArtifactError):
+    with pytest.raises(CorruptArtifactError, match="Copy the run folder whole again"):
         PromptFormat.load(tmp_path / "prompt.json")

@@ -82,6 +82,28 @@ def test_a_changed_or_missing_file_is_found(run, text):
         artifact.read_manifest(run)
 
 
+DAMAGED = {
+    "torn": lambda text: text[:20],
+    "no object": lambda text: "[]",
+    "no files": lambda text: '{"format": 1}',
+    "files as a list": lambda text: '{"format": 1, "files": ["model"]}',
+    "a file without its hash": lambda text: '{"format": 1, "files": {"model/weights": {"bytes": 4}}}',
+    "a file that is a number": lambda text: '{"format": 1, "files": {"model/weights": 4}}',
+    "a file without a name": lambda text: '{"format": 1, "files": {"": {"bytes": 4, "sha256": "a"}}}',
+    "a file outside": lambda text: text.replace("model/weights", "../../etc/passwd"),
+    "another size": lambda text: text.replace('"bytes": 4', '"bytes": 5'),
+    "another hash": lambda text: text.replace('"sha256": "', '"sha256": "0'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED.keys())
+def test_a_damaged_manifest_is_told_with_what_to_do(damage, run):
+    path = run / "manifest.json"
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(CorruptArtifactError, match="Copy the run folder whole again, or train the run again"):
+        artifact.read_manifest(run)
+
+
 def test_a_manifest_that_points_outside_the_folder_is_refused(run):
     path = run / "manifest.json"
     path.write_text(path.read_text().replace("model/weights", "../../etc/passwd"))

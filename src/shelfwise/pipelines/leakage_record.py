@@ -11,7 +11,7 @@ from shelfwise import artifact
 from shelfwise.data.catalogue import Catalogue
 from shelfwise.data.leakage import Leakage
 from shelfwise.data.split import Splits
-from shelfwise.errors import CorruptArtifactError
+from shelfwise.errors import COPY_AGAIN, CorruptArtifactError
 
 FORMAT = 1
 MAX_BYTES = 16 << 20
@@ -42,7 +42,7 @@ def earlier(run: Path, catalogue: Catalogue, splits: Splits, text_columns: Seque
         stored = json.loads(path.read_text(encoding="utf-8"))
         found = TypeAdapter(Leakage).validate_python({"findings": stored.pop("findings")})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptArtifactError(f"{path}: not a readable record of leakage. Copy the run again.") from error
+        raise CorruptArtifactError(f"{path}: not a readable record of leakage. {COPY_AGAIN}") from error
     same = stored == {"format": FORMAT, **_looked_at(splits, text_columns)}
     return found if same and catalogue.fingerprint == splits.fingerprint else None
 

@@ -48,7 +48,7 @@ def test_a_run_without_a_record_is_looked_at_anew(tmp_path: Path) -> None:
 def test_a_damaged_record_is_refused(tmp_path: Path, damage: str) -> None:
     run, prepared = recorded(tmp_path)
     (run / artifact.LEAKAGE).write_text(damage, encoding="utf-8")
-    with pytest.raises(CorruptArtifactError, match="Copy the run again"):
+    with pytest.raises(CorruptArtifactError, match="Copy the run folder whole again"):
         leakage_record.earlier(run, prepared.catalogue, prepared.splits, ("brand", "product"))
 
 
