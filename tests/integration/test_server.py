@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyarrow import parquet
@@ -121,6 +122,25 @@ def test_sigterm_answers_what_is_in_flight_and_ends_well(run):
         asking.join(30)
         assert answers[0][0] == 200
     assert service.told("draining")
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["idle", "a request in flight"])
+def test_ctrl_c_twice_ends_it_at_once_without_a_traceback(asked, run):
+    answers: list[tuple[int, Any]] = []
+    with live([run, "--max-wait-ms", "20000"]) as service:
+        service.wait_until_ready()
+        if asked:
+            asking = threading.Thread(target=lambda: answers.append(service.post("/v1/classify", {"products": "Rice"})))
+            asking.start()
+            wait_for(lambda: "shelfwise_requests_in_flight 2.0" in service.get("/metrics")[1], "a request in flight")
+        service.process.send_signal(signal.SIGINT)
+        wait_for(lambda: service.told("leaving"), "the first signal")
+        assert service.end(signal.SIGINT) == 0
+        if asked:
+            asking.join(30)
+            assert [(status, told["error"]["code"]) for status, told in answers] == [(503, "draining")]
+    assert "Traceback" not in "".join(service.log)
+    assert sum("ended at once" in line for line in service.log) == 1
 
 
 def test_sighup_loads_a_new_version(run, tmp_path):

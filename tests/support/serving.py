@@ -96,7 +96,12 @@ def live(arguments: Sequence[str | Path], **environment: str) -> Iterator[Live]:
     """`shelfwise serve` on a free port; killed at the end if it still runs."""
     command = [sys.executable, "-m", "shelfwise", "serve", *map(str, arguments), "--port", "0"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )
     assert process.stdout is not None
     assert process.stderr is not None

@@ -97,6 +97,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await hook()
     try:
         yield
+    except asyncio.CancelledError:  # a second signal; a traceback would tell nothing more
+        logger.info("ended at once; requests in flight are refused")
     finally:
         service.drain()
         for hook in app.state.shutdown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import re
@@ -66,6 +67,9 @@ class Edge:
             await self._app(scope, receive, sending)
         except ApiError as error:
             status = await _answer(error, status, scope, receive, sending)
+        except asyncio.CancelledError:  # by the server alone, which ends now; whoever else ends a request says why
+            ending = errors.unavailable("draining", "The service is ending, and this request with it. Ask again.")
+            status = await _answer(ending, status, scope, receive, sending)
         except Exception:  # the client is told that it is our fault, and the log what it was
             logger.exception("unexpected", extra={"request_id": request_id})
             what = f"The service failed on this request; its log says why, under {request_id}."
