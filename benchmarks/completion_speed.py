@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -97,7 +98,7 @@ def trained(run: Path, catalogue: Path, options: argparse.Namespace) -> tuple[li
 
     def row(method: str, precision: str, ask: Any, many: int) -> Any:
         some = texts[:many]
-        answers, rate = timed(ask, some, REPEATS if many == len(texts) else 1)
+        answers, rate = timed(ask, some, options.repeats if many == len(texts) else 1)
         scores = metrics.scores(answers, targets[:many])
         rows.append(
             {
@@ -127,11 +128,13 @@ def trained(run: Path, catalogue: Path, options: argparse.Namespace) -> tuple[li
     for precision in options.precisions:
         forget()
         engine = Classifier.load(run, which="model", precision=precision).scorer
-        with Counted(engine.inference.packed.model) as counted:
-            answers = row("likely tokens", precision, engine.log_probs, len(texts))
-            asked = counted.tokens / (REPEATS + 1 / 8) / len(texts)
-        rows[-1] |= {"tokens_per_product": round(asked, 1), "tolerance": engine.inference.tolerance}
-        beside(answers, reference)
+        for tolerance in options.tolerances:
+            asking = replace(engine, inference=replace(engine.inference, tolerance=tolerance))
+            with Counted(engine.inference.packed.model) as counted:
+                answers = row("likely tokens", precision, asking.log_probs, len(texts))
+                asked = counted.tokens / (options.repeats + 1 / 8) / len(texts)
+            rows[-1] |= {"tolerance": tolerance, "tokens_per_product": round(asked, 1)}
+            beside(answers, reference)
         whole = replace(engine, inference=replace(engine.inference, tolerance=0))
         beside(row("all tokens", precision, whole.log_probs, many), reference)
     for one in rows:
@@ -139,7 +142,9 @@ def trained(run: Path, catalogue: Path, options: argparse.Namespace) -> tuple[li
     return rows, engine
 
 
-def led(architecture: str, precision: str, engine: Any, names: list[str], top: float, options: Any) -> dict[str, Any]:
+def led(
+    architecture: str, precision: str, tolerance: float, engine: Any, names: list[str], top: float, options: Any
+) -> dict[str, Any]:
     """A 7B shape led by the trained run."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -157,11 +162,11 @@ def led(architecture: str, precision: str, engine: Any, names: list[str], top: f
     found = Completion.of(model, ends, dtype=DTYPES["bf16" if fp8 else precision], fp8=fp8)
     assert found is not None
     fields = {name: getattr(found, name) for name in Completion.__dataclass_fields__}
-    asking = replace(engine, inference=Led(**fields, leader=leader))
+    asking = replace(engine, inference=Led(**fields | {"tolerance": tolerance}, leader=leader))
     with Counted(found.packed.model) as counted:
         _, rate = timed(asking.log_probs, names, options.repeats)
         tokens = counted.tokens / (options.repeats + 1 / 8) / len(names)
-    some = names[: options.exact // 8 or 1]
+    some = names[: options.exact // 16 or 1]
     _, exact = timed(replace(engine, inference=replace(found, tolerance=0)).log_probs, some, 1)
     return {
         "model": f"{NAMES[architecture]} (random weights)",
@@ -169,6 +174,7 @@ def led(architecture: str, precision: str, engine: Any, names: list[str], top: f
         "precision": precision,
         "products": len(names),
         "labels": len(engine.labels),
+        "tolerance": tolerance,
         "tokens_per_product": round(tokens, 1),
         "products_per_s": round(rate, 1),
         "tokens_per_s": round(rate * tokens),
@@ -187,6 +193,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=_bench.RESULTS)
     parser.add_argument("--models", nargs="*", choices=list(NAMES), default=list(NAMES))
     parser.add_argument("--precisions", nargs="+", default=["bf16", "fp8"])
+    parser.add_argument("--tolerances", nargs="+", type=float, default=[1e-4, 1e-3, 1e-2])
     parser.add_argument("--names", type=int, help="most test names")
     parser.add_argument("--exact", type=int, default=1024, help="names that are scored by the whole tree")
     parser.add_argument("--repeats", type=int, default=REPEATS)
@@ -201,12 +208,12 @@ def main() -> None:
     rows, engine = trained(options.run, options.catalogue, options)
     _bench.write(options.name, rows, options.out)
     texts = list(dict.fromkeys(product.text for product in read_catalogue(options.catalogue).products))
-    names = texts[: min(4096, options.names or 4096)]
+    names = texts[: min(2048, options.names or 2048)]
     for architecture in options.models:
-        for precision in options.precisions:
+        for precision, tolerance in itertools.product(options.precisions, options.tolerances):
             gc.collect()
             forget()
-            rows.append(led(architecture, precision, engine, names, top, options))
+            rows.append(led(architecture, precision, tolerance, engine, names, top, options))
             _bench.say(rows[-1])
             _bench.write(options.name, rows, options.out)
 

@@ -65,6 +65,7 @@ OURS = {
     "lora-64": Ours("lora, batch 64", "lora", 64, 15, {}),
     "lora-padded": Ours("lora, padded", "lora", 256, 15, {"packed": False}),
     "qlora": Ours("qlora", "qlora", 672, 25, {}),
+    "qlora-1024": Ours("qlora, batch 1024", "qlora", 1024, 20, {}),
     "qlora-256": Ours("qlora, batch 256", "qlora", 256, 15, {}),
     "qlora-64": Ours("qlora, batch 64", "qlora", 64, 15, {}),
     "qlora-small": Ours("qlora, small card", "qlora", 16, 30, {"gradient_checkpointing": True}, micro=8),

@@ -163,3 +163,37 @@ def test_texts_that_are_under_way_together_are_answered_as_alone(architecture: s
         together = list(other.map(lambda wait: wait(), reversed(under_way)))[::-1]
     for found, wanted in zip(together, alone, strict=True):
         np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("fp8", [False, True])
+@pytest.mark.parametrize("architecture", ["llama", "falcon"])
+def test_labels_as_texts(architecture: str, fp8: bool) -> None:
+    """All tokens and likely ones, beside the whole tree by transformers in float32."""
+    from dataclasses import replace
+
+    from shelfwise.labels import Labels
+    from shelfwise.modeling import backbone, tiny
+    from shelfwise.modeling.encoding import Encoder
+    from shelfwise.modeling.engine import Engine
+    from shelfwise.modeling.packed.completion import Completion
+    from shelfwise.prompts import PromptFormat
+
+    labels = Labels(tuple(sorted(f"type {i} of {'many ' * (i % 5)}words" for i in range(60))))
+    names = [f"product {i} of {'some ' * (i % 7)}words" for i in range(300)]
+    encoder = Encoder(tiny.tokenizer_for(architecture, [*names, *labels.names]), PromptFormat())
+    settings = backbone.LoadSettings("completion", "full", len(labels), torch.device("cuda"), "fp32")
+    torch.manual_seed(0)
+    config = tiny.config_for(architecture, encoder.tokenizer)
+    config.hidden_size, config.intermediate_size, config.ffn_hidden_size = 256, 512, 1024
+    model = backbone.fresh(config, settings, encoder.tokenizer.pad_token_id).eval()
+    model.get_output_embeddings().weight.data.mul_(2)
+    engine = Engine.of(model, encoder, "completion", labels, settings.device, settings.precision)
+    wanted = np.exp(engine.log_probs(names))
+    found = Completion.of(model, encoder.completions(labels.names), dtype=torch.bfloat16, fp8=fp8)
+    assert found is not None
+    model.get_output_embeddings().to(torch.bfloat16)
+    margin = 0.15 if fp8 else 0.05
+    exact = np.exp(replace(engine, inference=replace(found, tolerance=0)).log_probs(names))
+    likely = np.exp(replace(engine, inference=replace(found, tolerance=1e-3)).log_probs(names))
+    assert np.abs(exact - wanted).max() < margin
+    assert np.abs(likely - exact).max() < 0.02
