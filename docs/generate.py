@@ -286,32 +286,31 @@ def few_examples_table() -> str:
 
 
 def training_speed_table() -> str:
-    """How fast both 7B models are fine-tuned, beside transformers and PEFT."""
-    names = ("training_speed_llama", "training_speed_falcon", "training_speed_llama_h200", "training_speed_falcon_h200")
-    sources = results(*names, "training_speed_full", "training_speed_full_h100")
-    references = {
-        (row["model"], gpu(source)): row["tokens_per_s"]
-        for source in sources
-        for row in source.rows
-        if "as the reference" in str(row.get("peer", ""))
-    }
-    headings = "model, GPU, setting, rows a step, tokens/s, products/s, peak GiB, times the reference"
-    lines = []
+    """How fast both 7B models are fine-tuned, beside transformers and PEFT; what was measured again, as it is now."""
+    new = ("llama_peers_h100", "llama_h100", "falcon_h100", "full_h100", "full", "llama", "falcon")
+    sources = results(*(f"training_speed_{name}" for name in (*new, "llama_h200", "falcon_h200")))
+    headings = "model, GPU, setting, rows a step, tokens/s, computed, products/s, peak GiB, times the reference"
+    lines: dict[tuple[Value, ...], list[str]] = {}
     for source in sources:
+        references = {
+            row["model"]: row["tokens_per_s"] for row in source.rows if "as the reference" in str(row.get("peer", ""))
+        }
         for row in source.rows:
-            lines.append(
-                [
-                    str(row["model"]),
-                    gpu(source),
-                    str(row["setting"]),
-                    number(row, "batch", "d"),
-                    number(row, "tokens_per_s", ","),
-                    number(row, "products_per_s", ",.0f"),
-                    number(row, "peak_gib", ".1f"),
-                    f"{row['tokens_per_s'] / references[row['model'], gpu(source)]:.1f}",
-                ]
-            )
-    return with_sources(table(headings.split(", "), lines, left=3), sources)
+            reference = references.get(row["model"])
+            line = [
+                str(row["model"]),
+                gpu(source),
+                str(row["setting"]),
+                number(row, "batch", "d"),
+                number(row, "tokens_per_s", ","),
+                number(row, "computed_share", ".0%"),
+                number(row, "products_per_s", ",.0f"),
+                number(row, "peak_gib", ".1f"),
+                f"{row['tokens_per_s'] / reference:.1f}" if reference else "",
+            ]
+            lines.setdefault((row["model"], gpu(source), row["setting"]), line)
+    ordered = sorted(lines.values(), key=lambda line: (line[0] != "llama2-7b (random weights)", line[1]))
+    return with_sources(table(headings.split(", "), ordered, left=3), sources)
 
 
 def gpu(source: Result) -> str:
@@ -328,7 +327,7 @@ def inference_speed_table() -> str:
     for source in sources:
         for row in source.rows:
             chosen.setdefault((row["model"], gpu(source), row["method"], row["precision"]), row)
-    headings = "model, GPU, how, precision, products/s, while scoring, share of the bf16 bound, peak GiB"
+    headings = "model, GPU, how, precision, products/s, while scoring, tokens a name, share of the bf16 bound, peak GiB"
     lines = [
         [
             str(row["model"]),
@@ -337,12 +336,54 @@ def inference_speed_table() -> str:
             str(row["precision"]),
             number(row, "products_per_s", ",.0f" if row["products_per_s"] >= 100 else ".1f"),
             number(row, "scoring_products_per_s", ","),
+            number(row, "computed_tokens_per_product" if "part_rows" in row else "tokens_per_product", ".1f"),
             number(row, "share_of_bf16_bound", ".2f"),
             number(row, "peak_gib", ".1f"),
         ]
         for (_, card, *_), row in chosen.items()
     ]
     return with_sources(table(headings.split(", "), lines, left=4), sources)
+
+
+def precisions_table() -> str:
+    """A trained run's answers in each precision, beside those in fp32."""
+    sources = results("precisions_smollm2")
+    headings = "model, precision, names/s, accuracy, ECE, same answer as in fp32, largest difference"
+    lines = [
+        [
+            str(row["model"]),
+            str(row["precision"]),
+            number(row, "scoring_products_per_s", ","),
+            number(row, "accuracy", ".4f"),
+            number(row, "ece", ".4f"),
+            number(row, "same_answer", ".1%"),
+            number(row, "largest_difference", ".3f"),
+        ]
+        for source in sources
+        for row in source.rows
+    ]
+    return with_sources(table(headings.split(", "), lines, left=2), sources)
+
+
+def completion_speed_table() -> str:
+    """The whole distribution over all types by their texts."""
+    sources = results("completion_speed")
+    headings = "model, how, precision, left out at most, tokens a name, names/s, accuracy, largest difference"
+    lines = [
+        [
+            str(row["model"]),
+            str(row["method"]),
+            str(row["precision"]),
+            number(row, "tolerance", "g"),
+            number(row, "tokens_per_product", ".0f"),
+            number(row, "products_per_s", ".0f"),
+            number(row, "accuracy", ".3f"),
+            number(row, "largest_difference", ".3f"),
+        ]
+        for source in sources
+        for row in source.rows
+    ]
+    return with_sources(table(headings.split(", "), lines, left=3), sources)
 
 
 def serve_latency_table() -> str:
@@ -470,6 +511,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "few-examples": few_examples_table,
     "training-speed": training_speed_table,
     "inference-speed": inference_speed_table,
+    "precisions": precisions_table,
+    "completion-speed": completion_speed_table,
     "serve-latency": serve_latency_table,
     "cpu-speed": cpu_speed_table,
     "service": service_table,

@@ -22,9 +22,10 @@ from shelfwise.modeling.packed.forward import batches, stack, tokens_at_once
 from shelfwise.modeling.packed.model import PackedModel
 from shelfwise.modeling.packed.tiles import TILE_LENGTHS, Row
 
-# Of the labels' probability, what may be left unasked: rounding in 16 bits changes more.
+# Of what the labels hold, what may be left unasked. Rounding in bf16 changed a trained run's probabilities by up to 0.08
+# (docs/lab-notes.md).
 TOLERANCES = {torch.float32: 1e-6}
-TOLERANCE = 1e-4
+TOLERANCE = 1e-2
 _PAIRS = 4_096  # of name and chain, laid at once
 _STATES = 1_024  # whose logits over the vocabulary are held at once
 
