@@ -368,13 +368,14 @@ def precisions_table() -> str:
 def completion_speed_table() -> str:
     """The whole distribution over all types by their texts."""
     sources = results("completion_speed")
-    headings = "model, how, precision, left out at most, tokens a name, names/s, accuracy, largest difference"
+    headings = "model, how, precision, left out at most, names, tokens a name, names/s, accuracy, largest difference"
     lines = [
         [
             str(row["model"]),
             str(row["method"]),
             str(row["precision"]),
             number(row, "tolerance", "g"),
+            number(row, "products", ","),
             number(row, "tokens_per_product", ".0f"),
             number(row, "products_per_s", ".0f"),
             number(row, "accuracy", ".3f"),
