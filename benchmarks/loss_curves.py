@@ -38,6 +38,8 @@ def config_of(options: argparse.Namespace, method: str, packed: bool) -> Any:
                 "precision": options.precision,
                 "packed": packed,
                 "evaluations_per_epoch": 0,
+                "pretraining_epochs": 0,
+                "head_init": "random",
             },
         },
         "loss_curves",

@@ -283,7 +283,7 @@ def test_two_reviewers_get_different_products_and_are_told_of_each_other(
     version = first.page.locator("#decide [name=version]").input_value()
     shelfwise(
         "review", "decide", item, "--store", served.store, "--reviewer", "Chitra", "--version", version,
-        "--type", "Honey",
+        "--type", "Honey", "--new-type",
     )  # fmt: skip
     with first.page.expect_response(re.compile("/review/decide")):
         first.page.keyboard.press("2")
