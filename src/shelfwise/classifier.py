@@ -190,18 +190,21 @@ class Classifier:
         order = metrics.top(probabilities, top_k)
         shares = np.take_along_axis(probabilities, order, axis=1)
         decided = self.calibration.decide(probabilities, self.shelves, self._thresholds)
-        names, shelves = self.labels.names, self.shelves
-        for best, of_best, level, node in zip(
-            order.tolist(), shares.tolist(), decided.level.tolist(), decided.node.tolist(), strict=True
+        shelves, names = self.shelves, np.array(self.labels.names, dtype=object)
+        places = list(zip(decided.level.tolist(), decided.node.tolist(), strict=True))
+        sure = {place: shelves.path(*place) for place in set(places)}
+        for best, ranked, of_best, place in zip(
+            order[:, 0].tolist(), names[order].tolist(), shares.tolist(), places, strict=True
         ):
+            level = LEVELS[place[0]]
             yield Prediction(
-                label=names[best[0]],
+                label=ranked[0],
                 confidence=of_best[0],
-                decision="accept" if LEVELS[level] == "type" else "review",
-                level=LEVELS[level],
-                top_k=tuple(zip([names[i] for i in best], of_best, strict=True)),
-                path=shelves.paths[best[0]],
-                sure_path=shelves.path(level, node),
+                decision="accept" if level == "type" else "review",
+                level=level,
+                top_k=tuple(zip(ranked, of_best, strict=True)),
+                path=shelves.paths[best],
+                sure_path=sure[place],
             )
 
 

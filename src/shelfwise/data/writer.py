@@ -116,6 +116,11 @@ def _ranking_text(ranking: Sequence[tuple[str, float]]) -> str:
     return f"[{', '.join([f'[{_quoted(label)}, {_share_text(share)}]' for label, share in ranking])}]"
 
 
+def _quoted_ranking(ranking: Sequence[tuple[str, float]]) -> str:
+    """`_ranking_text` as a cell of CSV: there are quotation marks in it, so it stands in such, and they twice."""
+    return f'"[{", ".join([f"[{_quoted_twice(label)}, {_share_text(share)}]" for label, share in ranking])}]"'
+
+
 def _share_text(share: float) -> str:
     """The text of the rounded number, found in one step: 0.91 and not 0.9100, 1.0 and not 1.0000."""
     text = f"{share:.{DECIMALS}f}".rstrip("0")
@@ -125,6 +130,11 @@ def _share_text(share: float) -> str:
 @functools.lru_cache(1 << 16)
 def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
+
+
+@functools.lru_cache(1 << 16)
+def _quoted_twice(text: str) -> str:
+    return _quoted(text).replace(QUOTE, QUOTE * 2)
 
 
 @functools.lru_cache(1 << 16)
@@ -161,31 +171,45 @@ _ARROW: dict[Kind, Callable[[Any], object]] = {
 
 @contextmanager
 def _delimited(stream: IO[bytes], columns: Sequence[Column], delimiter: str, heading: bool) -> Iterator[Write]:
-    renderers = [_FLAT[column.kind] for column in columns]
+    # RFC 4180. The standard library's writer looks through every character of every cell twice, and takes as long for a
+    # row of predictions as half of the model does (docs/lab-notes.md).
+    needs_quotes = re.compile(f'[{delimiter}"\\r\\n]').search
+
+    def quoted(cell: str) -> str:
+        return f'"{cell.replace(QUOTE, QUOTE * 2)}"' if needs_quotes(cell) else cell
+
+    def written(kind: Kind, cells: Sequence[Any]) -> Iterable[str]:
+        """A column's cells as they will stand in the file."""
+        if kind == "share":
+            return [repr(round(cell, DECIMALS)) for cell in cells]
+        if kind == "ranking":
+            return [_quoted_ranking(cell) for cell in cells]
+        cells = list(map(_path_text, map(tuple, cells))) if kind == "path" else cells
+        return _each_once(lambda cell: quoted(cell if kind == "path" else defuse(cell)), cells)
+
+    def put(lines: Iterable[str]) -> None:
+        # A blank line would be no row.
+        stream.write("".join([f"{line or QUOTE * 2}\r\n" for line in lines]).encode())
 
     def write(rows: Sequence[Sequence[Cell]]) -> None:
         if not rows:
             return
         # By columns: one loop for each of them is quicker than one over the cells of each row.
-        cells = (map(render, column) for render, column in zip(renderers, zip(*rows, strict=True), strict=True))
-        put(zip(*cells, strict=True))
-
-    # RFC 4180. The standard library's writer looks through every character of every cell twice, and takes as long for a
-    # row of predictions as half of the model does (docs/lab-notes.md).
-    needs_quotes = re.compile(f'[{delimiter}"\\r\\n]').search
-
-    def quoted(cell: str | float) -> str:
-        if not isinstance(cell, str):
-            return repr(cell)
-        return f'"{cell.replace(QUOTE, QUOTE * 2)}"' if needs_quotes(cell) else cell
-
-    def put(rows: Iterable[Iterable[str | float]]) -> None:
-        lines = [delimiter.join(map(quoted, row)) or QUOTE * 2 for row in rows]  # a blank line would be no row
-        stream.write("".join([f"{line}\r\n" for line in lines]).encode())
+        cells = [written(column.kind, of) for column, of in zip(columns, zip(*rows, strict=True), strict=True)]
+        put(map(delimiter.join, zip(*cells, strict=True)))
 
     if heading:
-        put([[defuse(column.name) for column in columns]])
+        put([delimiter.join([quoted(defuse(column.name)) for column in columns])])
     yield write
+
+
+def _each_once(render: Callable[[str], str], cells: Sequence[str]) -> Iterable[str]:
+    """Rendered cells; where few differ, each different one is rendered once."""
+    different = set(cells)
+    if len(different) * 4 > len(cells):
+        return map(render, cells)
+    table = {cell: render(cell) for cell in different}
+    return [table[cell] for cell in cells]
 
 
 @contextmanager

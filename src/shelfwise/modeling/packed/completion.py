@@ -22,8 +22,8 @@ from shelfwise.modeling.packed.forward import batches, stack, tokens_at_once
 from shelfwise.modeling.packed.model import PackedModel
 from shelfwise.modeling.packed.tiles import TILE_LENGTHS, Row
 
-# Of what the labels hold, what may be left unasked. Rounding in bf16 changed a trained run's probabilities by up to 0.08
-# (docs/lab-notes.md).
+# Of what the labels hold, what may be left unasked. Rounding to bf16 changed a trained run's probabilities by up to
+# 0.08 (docs/lab-notes.md).
 TOLERANCES = {torch.float32: 1e-6}
 TOLERANCE = 1e-2
 _PAIRS = 4_096  # of name and chain, laid at once
