@@ -49,14 +49,14 @@ def resolve_precision(
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
     if device.type == "cpu" and (parameters is None or parameters >= _SMALL_MODEL):
-        return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() and _native_bf16() else "fp32"
+        return "bf16" if native_bf16() else "fp32"
     return "fp32"
 
 
-def _native_bf16() -> bool:
-    """Whether this CPU multiplies bf16 itself; emulated bf16 is slower than fp32."""
+def native_bf16() -> bool:
+    """Whether this CPU multiplies bf16 itself; emulated bf16 is up to six times slower than fp32 (docs/lab-notes.md)."""
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(probe and probe())
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported() and probe and probe())
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:

@@ -52,7 +52,8 @@ def load_engine(
         prompts: the run's.
         parts: where its files lie.
         device: "auto", "cpu", "cuda".
-        precision: "auto" is the run's own, so that a reloaded run answers as it did.
+        precision: "auto" is the run's own, so that a reloaded run answers as it did; but fp32 on a CPU that would have
+            to emulate it.
         plain: as transformers and PEFT compute it, adapters apart; what faster ways are measured against.
 
     Raises:
@@ -111,7 +112,8 @@ def load_base(
     """
     place = resolve_device(device)
     wanted: Any = config.training.precision if precision == "auto" else precision
-    if wanted == "fp16" and place.type == "cpu":
+    emulated = wanted == "fp16" or (wanted == "bf16" and precision == "auto" and not hardware.native_bf16())
+    if place.type == "cpu" and emulated:
         wanted = "fp32"
     settings = backbone.LoadSettings(
         objective=config.objective,

@@ -13,7 +13,7 @@ import torch
 
 from shelfwise.config import LoraSettings, parse
 from shelfwise.errors import ConfigError, CorruptArtifactError
-from shelfwise.modeling import adapters, backbone
+from shelfwise.modeling import adapters, backbone, hardware
 from shelfwise.modeling.backbone import LoadSettings
 from shelfwise.modeling.engine import Engine
 from shelfwise.modeling.loading import Parts, load_engine
@@ -141,3 +141,27 @@ def test_fp8_is_refused_where_there_is_none():
 
 def test_a_causal_model_without_a_head_is_left_to_transformers(make_engine):
     assert Inference.of(make_engine("llama", "completion").model, dtype=torch.float32) is None
+
+
+@pytest.mark.parametrize(
+    ("trained", "native", "asked", "wanted"),
+    [
+        ("bf16", False, "auto", "fp32"),
+        ("bf16", True, "auto", "bf16"),
+        ("bf16", False, "bf16", "bf16"),
+        ("fp16", True, "auto", "fp32"),
+        ("fp32", True, "auto", "fp32"),
+    ],
+)
+def test_a_cpu_answers_in_the_precision_of_the_run_where_it_has_it(
+    trained, native, asked, wanted, encoders, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(hardware, "native_bf16", lambda: native)
+    path = write_base_model("llama", tmp_path / "base")
+    encoders["llama"].tokenizer.save_pretrained(tmp_path / "tokenizer")
+    settings = LoadSettings("head", "full", len(LABELS), torch.device("cpu"), "fp32")
+    backbone.load(path, settings, encoders["llama"].tokenizer.pad_token_id).save_pretrained(tmp_path / "model")
+    values = {"catalogue": "c.csv", "model": "tiny-llama", "method": "full", "training": {"precision": trained}}
+    parts = Parts(tmp_path / "model", tmp_path / "none", tmp_path / "tokenizer")
+    engine = load_engine(parse(values, "test"), LABELS, PromptFormat(), parts, device="cpu", precision=asked)
+    assert engine.precision == wanted
