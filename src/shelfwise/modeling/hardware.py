@@ -54,7 +54,7 @@ def resolve_precision(
 
 
 def native_bf16() -> bool:
-    """Whether this CPU multiplies bf16 itself; emulated bf16 is up to six times slower than fp32 (docs/lab-notes.md)."""
+    """Whether this CPU multiplies bf16 itself; emulated bf16 is up to six times slower than fp32."""
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported() and probe and probe())
 
