@@ -66,6 +66,7 @@ def margins(run: Path, names: list[str], repeats: int) -> list[dict[str, Any]]:
 def predicted(run: Path, source: Path, rows: int, workers: int, out: Path) -> dict[str, Any]:
     """One call of the command."""
     from shelfwise.artifact import sha256
+    from shelfwise.pipelines.predict_job import EXACT_PART_ROWS, FIRST_PART_ROWS
 
     words = [
         sys.executable,
@@ -84,14 +85,18 @@ def predicted(run: Path, source: Path, rows: int, workers: int, out: Path) -> di
     parts, stamps = out.with_name(f".{out.name}.parts"), []
     while process.poll() is None:
         done = sum(path.suffix == ".out" for path in parts.iterdir()) if parts.is_dir() else 0
-        stamps.append((done, time.perf_counter()))
+        # The first parts are small.
+        stamps.append(
+            (sum(min(FIRST_PART_ROWS << number, EXACT_PART_ROWS) for number in range(done)), time.perf_counter())
+        )
         time.sleep(0.1)
     assert process.stdout is not None
     json.loads(process.stdout.read())
     seconds = time.perf_counter() - began
-    last = max(done for done, _ in stamps)
-    first_at, last_at = (next(at for done, at in stamps if done >= last * share) for share in (0.25, 0.75))
-    steady = rows / 2 / (last_at - first_at)
+    (begun, begun_at), (ended, ended_at) = (
+        next(stamp for stamp in stamps if stamp[0] >= rows * share) for share in (0.25, 0.75)
+    )
+    steady = (ended - begun) / (ended_at - begun_at)
     return {"seconds": seconds, "steady": steady, "sha256": sha256(out)}
 
 

@@ -127,7 +127,8 @@ def test_sigterm_answers_what_is_in_flight_and_ends_well(run):
 @pytest.mark.parametrize("asked", [False, True], ids=["idle", "a request in flight"])
 def test_ctrl_c_twice_ends_it_at_once_without_a_traceback(asked, run):
     answers: list[tuple[int, Any]] = []
-    with live([run, "--max-wait-ms", "20000"]) as service:
+    # The service is ready when it has answered a name itself, which waits as long as a request does.
+    with live([run, "--max-wait-ms", "8000" if asked else "2"]) as service:
         service.wait_until_ready()
         if asked:
             asking = threading.Thread(target=lambda: answers.append(service.post("/v1/classify", {"products": "Rice"})))
