@@ -345,46 +345,41 @@ def inference_speed_table() -> str:
     return with_sources(table(headings.split(", "), lines, left=4), sources)
 
 
+def listed(name: str, columns: dict[str, tuple[str, str]], left: int) -> str:
+    """A result file's rows as they are: of each heading, the key and the format of its figure."""
+    sources = results(name)
+    lines = [[number(row, *column) for column in columns.values()] for source in sources for row in source.rows]
+    return with_sources(table(list(columns), lines, left=left), sources)
+
+
 def precisions_table() -> str:
     """A trained run's answers in each precision, beside those in fp32."""
-    sources = results("precisions_smollm2")
-    headings = "model, precision, names/s, accuracy, ECE, same answer as in fp32, largest difference"
-    lines = [
-        [
-            str(row["model"]),
-            str(row["precision"]),
-            number(row, "scoring_products_per_s", ","),
-            number(row, "accuracy", ".4f"),
-            number(row, "ece", ".4f"),
-            number(row, "same_answer", ".1%"),
-            number(row, "largest_difference", ".3f"),
-        ]
-        for source in sources
-        for row in source.rows
-    ]
-    return with_sources(table(headings.split(", "), lines, left=2), sources)
+    columns = {
+        "model": ("model", ""),
+        "precision": ("precision", ""),
+        "names/s": ("scoring_products_per_s", ","),
+        "accuracy": ("accuracy", ".4f"),
+        "ECE": ("ece", ".4f"),
+        "same answer as in fp32": ("same_answer", ".1%"),
+        "largest difference": ("largest_difference", ".3f"),
+    }
+    return listed("precisions_smollm2", columns, left=2)
 
 
 def completion_speed_table() -> str:
     """The whole distribution over all types by their texts."""
-    sources = results("completion_speed")
-    headings = "model, how, precision, left out at most, names, tokens a name, names/s, accuracy, largest difference"
-    lines = [
-        [
-            str(row["model"]),
-            str(row["method"]),
-            str(row["precision"]),
-            number(row, "tolerance", "g"),
-            number(row, "products", ","),
-            number(row, "tokens_per_product", ".0f"),
-            number(row, "products_per_s", ".0f"),
-            number(row, "accuracy", ".3f"),
-            number(row, "largest_difference", ".3f"),
-        ]
-        for source in sources
-        for row in source.rows
-    ]
-    return with_sources(table(headings.split(", "), lines, left=3), sources)
+    columns = {
+        "model": ("model", ""),
+        "how": ("method", ""),
+        "precision": ("precision", ""),
+        "left out at most": ("tolerance", "g"),
+        "names": ("products", ","),
+        "tokens a name": ("tokens_per_product", ".0f"),
+        "names/s": ("products_per_s", ".0f"),
+        "accuracy": ("accuracy", ".3f"),
+        "largest difference": ("largest_difference", ".3f"),
+    }
+    return listed("completion_speed", columns, left=3)
 
 
 def serve_latency_table() -> str:

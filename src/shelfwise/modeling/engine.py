@@ -72,8 +72,9 @@ class Engine:
     def log_probs(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(N, C) natural logarithms of each label's probability; each row's exponentials sum to 1.
 
-        `head`: log-softmax of the classifier. `completion`: the exact probability of each label's tokens and
-        end-of-text, given that the answer is a label. Where several processes train, each has to ask for the same rows;
+        `head`: log-softmax of the classifier. `completion`: the probability of each label's tokens and
+        end-of-text, given that the answer is a label; where the model runs without padding, within
+        `Completion.tolerance`, else exact. Where several processes train, each has to ask for the same rows;
         they share them, and all get all.
         """
         return self.start(texts)()

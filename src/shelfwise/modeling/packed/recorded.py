@@ -36,9 +36,9 @@ class Recorded:
         self._tokens, self._most, self._pad = tiles * tile, tiles * ROWS_A_TILE, pad_token_id
         on_gpu = device.type == "cuda"
         staged = torch.zeros(3 * self._tokens + self._most, dtype=torch.int32, pin_memory=on_gpu)
-        self._staged, self._numbers = staged, staged.numpy()
+        self._staged = staged
         self._ids, self._position, self._end, self._keep = np.split(
-            self._numbers, [self._tokens, 2 * self._tokens, 3 * self._tokens]
+            staged.numpy(), [self._tokens, 2 * self._tokens, 3 * self._tokens]
         )
         self._own_end = np.arange(self._tokens, dtype=np.int32) % tile + 1
         self._write(None)
