@@ -147,6 +147,45 @@ def forget() -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
+# Which of a step's kernels are what, by their names; matrix products are told apart by their shapes.
+KERNELS = {
+    "attend": "attention forward",
+    "attend_backward": "attention backward",
+    "activate": "activation",
+    "triton": "norms, residuals, the rest of the layers",
+    **dict.fromkeys(("softmax", "nll_loss", "multi_tensor", "adam"), "loss and optimiser"),
+}
+PROFILED = (13, 16)  # from this step until before that one
+ADAPTERS = 64  # products with a side of no more than this are adapters'
+
+
+def profiled(events: Any, wall: float, steps: int) -> dict[str, float]:
+    """Milliseconds of a step by what they go into; "idle" is when the GPU runs nothing.
+
+    Args:
+        events: of torch.profiler, by input shape.
+        wall: seconds of so many steps, profiled.
+    """
+    found: dict[str, float] = {}
+    total = 0.0
+    for event in events:
+        milliseconds = event.self_device_time_total / 1e3 / steps
+        if str(event.device_type).endswith("CUDA"):
+            total += milliseconds
+            name = event.key.lower()
+            word = max((word for word in KERNELS if word in name), key=len, default=None)
+            if word:
+                kind = KERNELS[word]
+                found[kind] = found.get(kind, 0) + milliseconds
+        elif event.key in ("aten::mm", "aten::addmm", "aten::_scaled_mm", "aten::bmm"):
+            sides = [side for shape in event.input_shapes[:2] for side in shape]
+            kind = "adapters' products" if min(sides) <= ADAPTERS else "frozen products"
+            found[kind] = found.get(kind, 0) + milliseconds
+    found["other kernels"] = total - sum(found.values())
+    found["idle"] = wall * 1e3 / steps - total
+    return {kind: round(milliseconds, 2) for kind, milliseconds in sorted(found.items(), key=lambda pair: -pair[1])}
+
+
 def ours(architecture: str, setting: Ours, base: Path, options: argparse.Namespace) -> dict[str, Any]:
     from shelfwise.config import parse
     from shelfwise.modeling import memory
@@ -199,7 +238,26 @@ def ours(architecture: str, setting: Ours, base: Path, options: argparse.Namespa
 
     save, step = finetune._save, ShelfwiseTrainer.training_step
 
+    profiler: Any = None
+    steps_made = 0
+
     def timed_step(*given: Any, **named: Any) -> Any:
+        nonlocal profiler, steps_made
+        import torch
+
+        steps_made += 1
+        if options.profile and steps_made in PROFILED and torch.cuda.is_available():
+            torch.cuda.synchronize()
+        if options.profile and steps_made == PROFILED[0]:
+            profiler = torch.profiler.profile(record_shapes=True)
+            profiler.__enter__()
+            kept["profile_began"] = time.perf_counter()
+        if profiler is not None and steps_made == PROFILED[1]:
+            wall = time.perf_counter() - kept["profile_began"]
+            profiler.__exit__(None, None, None)
+            events = profiler.key_averages(group_by_input_shape=True)
+            kept["profile"] = profiled(events, wall, PROFILED[1] - PROFILED[0])
+            profiler = None
         loss = step(*given, **named)
         if "first" not in kept:
             loss.item()  # waits for the GPU
@@ -250,6 +308,7 @@ def ours(architecture: str, setting: Ours, base: Path, options: argparse.Namespa
         "loss_first": round(losses[0], 3),
         "loss_last": round(losses[-1], 3),
         **names,
+        **({"step_ms_by_kind": kept["profile"]} if "profile" in kept else {}),
     }
 
 
@@ -399,6 +458,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="optimiser steps, to try the script")
     parser.add_argument("--batch", type=int, help="most rows a step, to try the script")
     parser.add_argument("--name", default="training_speed", help="of the result file")
+    parser.add_argument("--profile", action="store_true", help="where the time of a step goes, by kernel (ours alone)")
     parser.add_argument("--keep", action="store_true", help="the base models in --work, for the next benchmark")
     parser.add_argument("--tiny", action="store_true", help="small shapes, to try the script on a CPU")
     options = parser.parse_args()
