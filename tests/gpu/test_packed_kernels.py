@@ -41,6 +41,34 @@ def test_attention_inside_tiles(shape: list[int]) -> None:
     assert error(found_grad, wanted_grad) < 1e-2
 
 
+@pytest.mark.parametrize("shape", [(32, 32, 128), (71, 1, 64), (9, 3, 64)], ids=str)
+def test_attention_of_new_tokens_with_kept_ones(shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    heads, kv_heads, width = shape
+    new, before = [1, 3, 2, 20, 1, 5], [12, 0, 40, 9, 100, 61]
+    slots = torch.full((len(new), 105), -1, dtype=torch.int32)
+    for path, tokens in enumerate(a + b for a, b in zip(new, before, strict=True)):
+        slots[path, :tokens] = torch.randperm(300)[:tokens]
+    counts = [torch.tensor(each, dtype=torch.int32, device="cuda") for each in (new, before)]
+    firsts = (counts[0].cumsum(0) - counts[0]).int()
+    paths = attention.Paths(slots.cuda(), counts[0] + counts[1], firsts, counts[0], max(new))
+    qkv = torch.randn(sum(new), (heads + 2 * kv_heads) * width, device="cuda")
+    kept = torch.randn(300, 2 * kv_heads * width, device="cuda")
+    frequencies = 1 / 10000 ** (torch.arange(0, width, 2, device="cuda") / width)
+    tables = attention.rotary_tables(frequencies, 128)
+    wanted = attention.path_attention(qkv, kept, *tables, paths, shape, kernel=False)
+    found = attention.path_attention(qkv.bfloat16(), kept.bfloat16(), *tables, paths, shape, kernel=True)
+    assert error(found, wanted) < 1e-2
+
+
+@pytest.mark.parametrize("width", [100, 2048, 49152])
+def test_log_sums(width: int) -> None:
+    torch.manual_seed(0)
+    logits = (torch.randn(130, width, device="cuda") * 5 - 20).bfloat16()
+    wanted = rows.log_sums(logits, kernel=False)
+    torch.testing.assert_close(rows.log_sums(logits, kernel=True), wanted, atol=1e-4, rtol=1e-5)
+
+
 @pytest.mark.parametrize("fp8", [False, True])
 @pytest.mark.parametrize(("gated", "wide", "hidden"), [(True, 11008, 4096), (False, 18176, 4544)])
 def test_activation_with_adapters(gated: bool, wide: int, hidden: int, fp8: bool) -> None:

@@ -18,6 +18,7 @@ from shelfwise.modeling.encoding import Encoder
 from shelfwise.modeling.hardware import autocast
 from shelfwise.modeling.label_tree import LabelTree, label_log_probs
 from shelfwise.modeling.packed.completion import Completion
+from shelfwise.modeling.packed.forward import on_its_way
 from shelfwise.modeling.packed.inference import Inference
 from shelfwise.modeling.packed.model import PackedModel
 from shelfwise.modeling.packed.tiles import lay
@@ -87,7 +88,7 @@ class Engine:
         """
         rows = self.encoder.encode(texts)
         if self.inference is not None and rows and max(map(len, rows)) <= self.inference.longest:
-            return _on_its_way(self._inferred(self.inference, rows))
+            return on_its_way(self._inferred(self.inference, rows))
         scored = self._scored(rows)
         return lambda: scored
 
@@ -183,25 +184,6 @@ class Engine:
         with autocast(self.device, self.precision):
             logits: Tensor = head(hidden)
         return logits
-
-
-def _on_its_way(scores: Tensor) -> Callable[[], NDArray[np.float32]]:
-    """Send scores to the CPU as soon as they are there; what comes back waits for them, and not for later work."""
-    if scores.device.type != "cuda":
-        return scores.numpy
-    there = torch.empty(scores.shape, dtype=scores.dtype, pin_memory=True)
-    with torch.cuda.device(scores.device):
-        there.copy_(scores, non_blocking=True)
-        # A thread that spins would keep others from the CPU.
-        done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-        done.record()
-
-    def waited() -> NDArray[np.float32]:
-        done.synchronize()
-        found: NDArray[np.float32] = there.numpy()
-        return found
-
-    return waited
 
 
 def _halves(batch: list[int]) -> list[list[int]]:

@@ -44,9 +44,9 @@ def counted(monkeypatch):
     """States that are asked for."""
     count, plain = [0], module.stack
 
-    def stack(packed, tiles, tile):
-        count[0] += len(tiles.keep)
-        return plain(packed, tiles, tile)
+    def stack(packed, ids, attend, keep):
+        count[0] += len(ids if keep is None else keep)
+        return plain(packed, ids, attend, keep)
 
     monkeypatch.setattr(module, "stack", stack)
     return count
@@ -76,20 +76,62 @@ def test_what_is_left_out_changes_no_probability_by_more_than_the_tolerance(arch
     assert some < 0.9 * (counted[0] - some)
 
 
-def test_batches_and_pairs_may_be_cut_anywhere(monkeypatch):
+@pytest.mark.parametrize("names_at_once", [1, 2, 100])
+def test_lots_batches_and_states_may_be_cut_anywhere(monkeypatch, names_at_once):
+    """And what is kept is moved when more room is needed."""
     engine = engine_of("llama", 3)
     found = completion_of(engine, 1e-4)
     rows = engine.encoder.encode(NAMES)
     wanted = found.log_probs(rows)
-    monkeypatch.setattr(module, "_PAIRS", 3)
     monkeypatch.setattr(module, "_STATES", 2)
-    torch.testing.assert_close(found.log_probs(rows, scale=4), wanted, atol=1e-4, rtol=1e-4)
+    monkeypatch.setattr(module, "_SLOTS", 0)
+    some = replace(found, names_at_once=names_at_once)
+    torch.testing.assert_close(some.log_probs(rows, scale=4), wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "falcon"])
+def test_no_token_passes_twice(architecture, monkeypatch):
+    """Asked for everything, a name and the tree behind it: each prefix once, whatever the order."""
+    engine = engine_of(architecture, 10)
+    found, names = completion_of(engine, 0), NAMES[:4]
+    passed = 0
+    plain = module.stack
+
+    def stack(packed, ids, attend, keep):
+        nonlocal passed
+        passed += len(ids) if keep is None else 0
+        return plain(packed, ids, attend, keep)
+
+    monkeypatch.setattr(module, "stack", stack)
+    found.log_probs(engine.encoder.encode(names))
+    completions = engine.encoder.completions(LABELS.names)
+    prefixes = {tuple(ids[:length]) for ids in completions for length in range(1, len(ids))}
+    assert passed == len(names) * len(prefixes)
+
+
+def test_a_row_that_tables_are_too_short_for_is_left_to_others():
+    """A model in training has rotary tables for its longest row, not for the longest there could be."""
+    from shelfwise.modeling.packed.model import PackedModel
+
+    engine = engine_of("llama", 10)
+    long = ["word " * 55]
+    wanted = np.exp(engine.log_probs([*NAMES, *long]))
+    packed = PackedModel.of(engine.model, 60, dtype=torch.float32)
+    tokens = len(engine.encoder.encode(long)[0])
+    assert tokens < 64 < tokens + max(map(len, engine.encoder.completions(LABELS.names)))
+    found = np.exp(replace(engine, packed=packed).log_probs([*NAMES, *long]))
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def test_chains_are_cut_where_the_tree_branches():
     chains = Chains.of([[5, 6, 2], [5, 6, 7, 8, 2], [9, 3, 2]])
     assert chains.prefixes == [(), (5, 6), (9, 3), (5, 6, 7, 8)]
     assert chains.lengths.tolist() == [1, 2, 2, 2]
+    own = np.split(chains.tokens, chains.begins[1:])
+    assert [tokens.tolist() for tokens in own] == [[], [5, 6], [9, 3], [7, 8]]
+    assert chains.above.tolist() == [[-1, -1]] * 3 + [[1, 1]]
+    assert chains.offset.tolist() == [[-1, -1]] * 3 + [[0, 1]]
+    assert chains.inner.tolist() == [False, True, False, False]
     asked = [
         list(zip(*(part[a:b].tolist() for part in (chains.state, chains.token, chains.target)), strict=True))
         for a, b in zip(chains.first, chains.first[1:], strict=False)

@@ -1,8 +1,8 @@
-"""Attention inside tiles: one operator with two implementations, Triton's on a GPU and plain torch elsewhere."""
+"""Attention inside tiles, and of new tokens with kept ones: by Triton on a GPU and in plain torch elsewhere."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -120,6 +120,73 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 tile_attention.register_autograd(_backward, setup_context=_setup)
 
 
+class Paths(NamedTuple):
+    """P pieces of rows: some tokens are new, those before them were seen before."""
+
+    slots: Tensor  # (P, L) int32 where the keys of a row's first tokens stand, the new ones' last; -1 behind them
+    lengths: Tensor  # (P,) int32 tokens up to the last new one
+    first: Tensor  # (P,) int32 where the new ones begin among all new ones; they follow each other
+    new: Tensor  # (P,) int32 how many are new
+    most_new: int  # of any path
+
+
+def path_attention(
+    qkv: Tensor, kept: Tensor, cos: Tensor, sin: Tensor, paths: Paths, shape: tuple[int, int, int], *, kernel: bool
+) -> Tensor:
+    """(T, H * width): attention of each new token with all tokens of its path up to itself. Not differentiable.
+
+    Args:
+        qkv: (T, (H + 2 KV) * width) as of `tile_attention`; the queries of new tokens are read.
+        kept: (S, 2 KV * width) key heads, then value heads, before rotary embedding; those of new tokens too.
+        cos: as of `tile_attention`; for as many positions as the longest path.
+        sin: see `cos`.
+        paths: where each token's path stands.
+        shape: H, KV, width of a head.
+        kernel: by Triton.
+    """
+    heads, kv_heads, width = shape
+    if not kernel:
+        return _path_reference(qkv, kept, cos, sin, paths, shape)
+    from shelfwise.modeling.packed import kernels
+
+    out = qkv.new_empty(qkv.shape[0], heads * width)
+    keys, queries = (max(16, 1 << (most - 1).bit_length()) for most in (paths.slots.shape[1], paths.most_new))
+    kernels.attend_paths[(len(paths.lengths), heads)](
+        qkv, kept, cos, sin, *paths[:4], out, qkv.stride(0), kept.stride(0), paths.slots.stride(0), out.stride(0),
+        width**-0.5, H=heads, KV=kv_heads, HALF=width // 2, QUERIES=queries, KEYS=keys,
+        PRECISION=_precision(qkv), num_warps=4 if keys <= 64 else 8,
+    )  # fmt: skip
+    return out
+
+
+def _path_reference(
+    qkv: Tensor, kept: Tensor, cos: Tensor, sin: Tensor, paths: Paths, shape: tuple[int, int, int]
+) -> Tensor:
+    heads, kv_heads, width = shape
+    count, longest = paths.slots.shape
+    order = torch.arange(longest, device=qkv.device)
+    mine = torch.arange(paths.most_new, device=qkv.device)
+    at = (paths.lengths - paths.new)[:, None] + mine  # (P, M) positions
+    valid = mine < paths.new[:, None]
+    rows = torch.where(valid, paths.first[:, None] + mine, 0)
+    at = torch.where(valid, at, 0)
+    q = qkv[rows.long(), : heads * width].view(count, -1, heads, width)
+    q = _turn(q, cos[at.long()][:, :, None], sin[at.long()][:, :, None])
+    slots = torch.where(paths.slots < 0, paths.slots[:, :1], paths.slots)  # what is unseen has to be finite
+    k, v = torch.split(kept[slots.long()].view(count, longest, -1, width), kv_heads, dim=2)
+    k = _turn(k, cos[:longest, None], sin[:longest, None])
+    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+    k, v = (t.repeat_interleave(heads // kv_heads, dim=1) for t in (k, v))
+    seen = order <= at[:, :, None]
+    found = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None])
+    return found.transpose(1, 2).reshape(count, -1, heads * width)[valid]
+
+
 def _launch(qkv: Tensor, tile: int) -> dict[str, Any]:
-    """Float32 products in full precision, for tests; as many warps as a tile keeps busy."""
-    return {"PRECISION": "ieee" if qkv.dtype == torch.float32 else "tf32", "num_warps": 4 if tile <= 64 else 8}
+    """As many warps as a tile keeps busy."""
+    return {"PRECISION": _precision(qkv), "num_warps": 4 if tile <= 64 else 8}
+
+
+def _precision(qkv: Tensor) -> str:
+    """Float32 products in full precision, for tests."""
+    return "ieee" if qkv.dtype == torch.float32 else "tf32"

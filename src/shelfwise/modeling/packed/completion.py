@@ -5,12 +5,17 @@ many tokens as their prefix tree has, some 1,700 for BigBasket's 426 types, wher
 sure of most: a prefix's probability is the sum of all that continue it, so what lies behind an unlikely prefix can be
 left out, and how much it can change is known. Prefixes are asked for best first (Dijkstra 1959), a lot in each pass,
 until those left out hold less than `tolerance` of what the labels hold.
+
+No token passes twice: the keys and values of names, and of prefixes that others continue, are kept. Names go in lots,
+of which two take turns: while the GPU is busy with one, the other's next tokens are chosen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,76 +23,43 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from shelfwise.modeling.packed.forward import batches, stack, tokens_at_once
+from shelfwise.modeling.packed.attention import Paths
+from shelfwise.modeling.packed.chains import Chains, counted
+from shelfwise.modeling.packed.forward import batches, on_its_way, stack, tokens_at_once
+from shelfwise.modeling.packed.kept import Kept
 from shelfwise.modeling.packed.model import PackedModel
+from shelfwise.modeling.packed.rows import log_sums
 from shelfwise.modeling.packed.tiles import TILE_LENGTHS, Row
 
 # Of what the labels hold, what may be left unasked. Rounding to bf16 changed a trained run's probabilities by up to
 # 0.08 (docs/lab-notes.md).
 TOLERANCES = {torch.float32: 1e-6}
 TOLERANCE = 1e-2
-_PAIRS = 4_096  # of name and chain, laid at once
-_STATES = 1_024  # whose logits over the vocabulary are held at once
+_NAMES = 512  # of a lot at most
+_SLOTS = 64  # that a name takes, about: its own tokens and those of prefixes that others continue
+_SHARE = 0.5  # of the free memory, for the lots that take turns
+_TURNS = 2  # lots under way at once
+_STATES = 4_096  # whose logits over the vocabulary are held at once
+
+Lot = Generator[None, None, NDArray[np.float32]]
+
+
+@dataclass(slots=True)
+class _Names:
+    """N names that are answered together."""
+
+    kept: Kept
+    slots: NDArray[np.int64]  # (N, longest) of their tokens; -1 behind them
+    chains: NDArray[np.int64]  # (N, U) the first slot of each chain that is kept
 
 
 @dataclass(frozen=True, slots=True)
-class Chains:
-    """The prefix tree of C labels' tokens, cut where it branches: U chains of tokens, the first one without any.
+class _Asked:
+    """Questions under way: all those of P pairs of name and chain."""
 
-    A chain is asked for at once. Its questions are "this token behind that state": first those inside it, then those
-    that lead on, to another chain or, with the end of text, to a label.
-    """
-
-    prefixes: list[tuple[int, ...]]  # of each chain: the tokens that lead to its end, its own last
-    lengths: NDArray[np.int64]  # (U,) tokens of its own; the first chain has the end of the prompt in their place
-    first: NDArray[np.int64]  # (U + 1,) where its questions begin
-    state: NDArray[np.int64]  # (Q,) which of the chain's states is asked
-    token: NDArray[np.int64]  # (Q,) for which token
-    target: NDArray[np.int64]  # (Q,) the chain that it leads to, U + label, or -1 inside
-    labels: NDArray[np.float64]  # (U, C) each chain's share of the labels behind it, evenly
-
-    @classmethod
-    def of(cls, completions: Sequence[Row]) -> Chains:
-        """Build them.
-
-        Args:
-            completions: C label id sequences, each ended by EOS, so that none is a prefix of another.
-        """
-        children: dict[tuple[int, ...], dict[int, int | None]] = {}  # of a prefix: next tokens, and a last one's label
-        for number, ids in enumerate(completions):
-            for length, token in enumerate(ids):
-                follows = children.setdefault(tuple(ids[:length]), {})
-                follows[token] = number if length == len(ids) - 1 else None
-        prefixes: list[tuple[int, ...]] = [()]
-        questions: list[list[tuple[int, int, int]]] = []
-        lengths, waiting = [1], 0
-        while waiting < len(prefixes):
-            end = prefixes[waiting]
-            asked: list[tuple[int, int, int]] = []
-            state = 0
-            if waiting:
-                while len(children[end]) == 1 and next(iter(children[end].values())) is None:
-                    (onward,) = children[end]
-                    asked.append((state, onward, -1))
-                    end, state = (*end, onward), state + 1
-                prefixes[waiting] = end
-                lengths.append(state + 1)
-            for token, label in children[end].items():
-                if label is None:
-                    prefixes.append((*end, token))
-                asked.append((state, token, len(prefixes) - 1 if label is None else -2 - label))
-            questions.append(asked)
-            waiting += 1
-        count = len(prefixes)
-        flat = np.array([question for asked in questions for question in asked], dtype=np.int64).reshape(-1, 3)
-        target = np.where(flat[:, 2] < -1, count - 2 - flat[:, 2], flat[:, 2])
-        labels = np.array(
-            [[tuple(ids[: len(prefix)]) == prefix for ids in completions] for prefix in prefixes], dtype=np.float64
-        )
-        first = np.cumsum([0, *map(len, questions)])
-        return cls(
-            prefixes, np.array(lengths), first, flat[:, 0], flat[:, 1], target, labels / labels.sum(1, keepdims=True)
-        )
+    names: NDArray[np.int64]
+    chains: NDArray[np.int64]
+    answers: Callable[[], NDArray[np.float32]]  # waits; log-probabilities of tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +71,7 @@ class Completion:
     pad_token_id: int
     chains: Chains
     tolerance: float
+    names_at_once: int  # in a lot
 
     @classmethod
     def of(
@@ -121,12 +94,13 @@ class Completion:
         """Around a model that may be in training."""
         plain: Any = packed.model
         head, pad_token_id = plain.get_output_embeddings(), plain.config.pad_token_id
-        return cls(packed, head, pad_token_id, Chains.of(completions), TOLERANCES.get(packed.dtype, TOLERANCE))
+        tolerance = TOLERANCES.get(packed.dtype, TOLERANCE)
+        return cls(packed, head, pad_token_id, Chains.of(completions), tolerance, _names_at_once(packed))
 
     @property
     def longest(self) -> int:
         """Tokens of the longest row that can be answered."""
-        return TILE_LENGTHS[-1] - max(map(len, self.chains.prefixes))
+        return len(self.packed.cos) - max(map(len, self.chains.prefixes))
 
     def warm(self) -> None:
         """Nothing is recorded."""
@@ -142,25 +116,48 @@ class Completion:
 
         Args:
             rows: token ids of N prompts, none longer than `longest`.
-            scale: batches are halved so many times, for memories that are short.
+            scale: batches and lots are halved so many times, for memories that are short.
         """
+        size = max(1, self.names_at_once >> scale)
+        lots = [rows[start : start + size] for start in range(0, len(rows), size)]
+        answers = _in_turns([self._lot(number, lot, scale) for number, lot in enumerate(lots)])
+        return torch.from_numpy(np.concatenate(answers))
+
+    def _lot(self, number: int, rows: Sequence[Row], scale: int) -> Lot:
+        """Answer some names; yields whenever it would have to wait for the GPU."""
         chains = len(self.chains.prefixes)
         known = np.full((len(rows), chains + self.chains.labels.shape[1]), -np.inf)  # logarithms: chains, then labels
         known[:, 0] = 0
         asked = np.zeros((len(rows), chains), dtype=bool)
-        wanted = asked.copy()
-        wanted[:, 0] = True
-        while wanted.any():
-            names, of_chain = np.nonzero(wanted)
-            for start in range(0, len(names), _PAIRS):
-                some = slice(start, start + _PAIRS)
-                self._ask(rows, names[some], of_chain[some], known, scale)
-            asked |= wanted
+        names, under_way = self._begin(rows, scale)
+        step = 0
+        while True:
+            yield
+            self._note(known, under_way, self._wait(number, step, under_way))
+            asked[under_way.names, under_way.chains] = True
             wanted = self._next(known, asked)
+            if not wanted.any():
+                break
+            of_name, of_chain = np.nonzero(wanted)
+            under_way, step = self._ask(names, of_name, of_chain, scale), step + 1
         left = np.where(asked, 0, np.exp(known[:, :chains]))
         found = np.exp(known[:, chains:]) + left @ self.chains.labels
         found = np.maximum(found, np.finfo(np.float64).tiny)
-        return torch.from_numpy(np.log(found / found.sum(1, keepdims=True)).astype(np.float32))
+        answers: NDArray[np.float32] = np.log(found / found.sum(1, keepdims=True)).astype(np.float32)
+        return answers
+
+    def _wait(self, number: int, step: int, asked: _Asked) -> NDArray[np.float32]:
+        """The answers to a lot's questions of one step."""
+        return asked.answers()
+
+    def _note(self, known: NDArray[np.float64], asked: _Asked, answers: NDArray[np.float32]) -> None:
+        """Write down where chains lead."""
+        of, question = self.chains.questions(asked.chains)
+        target = self.chains.target[question]
+        inside, onward = target < 0, target >= 0
+        mass = known[asked.names, asked.chains]
+        mass = mass + np.bincount(of[inside], answers[inside].astype(np.float64), minlength=len(mass))
+        known[asked.names[of[onward]], target[onward]] = mass[of[onward]] + answers[onward]
 
     def _next(self, known: NDArray[np.float64], asked: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(N, U): the likeliest chains that were not asked for, until little is left; none where little is."""
@@ -181,54 +178,117 @@ class Completion:
         wanted[open_rows] = likely & (some > 0)
         return wanted
 
-    def _ask(
-        self,
-        rows: Sequence[Row],
-        names: NDArray[np.int64],
-        of_chain: NDArray[np.int64],
-        known: NDArray[np.float64],
-        scale: int,
-    ) -> None:
-        """Ask for chains behind names, pairwise, and write down where they lead."""
-        chains = self.chains
-        ends = [[*rows[name], *chains.prefixes[chain]] for name, chain in zip(names, of_chain, strict=True)]
-        lengths = chains.lengths[of_chain]
-        kept = [(len(end) - length, len(end)) for end, length in zip(ends, lengths.tolist(), strict=True)]
-        counts = chains.first[of_chain + 1] - chains.first[of_chain]
-        pair = np.repeat(np.arange(len(names)), counts)
-        question = np.arange(len(pair)) + np.repeat(chains.first[of_chain] - (np.cumsum(counts) - counts), counts)
-        state = (np.cumsum(lengths) - lengths)[pair] + chains.state[question]
-        found = self._answers(ends, kept, state, chains.token[question], scale)
-        inside = chains.target[question] < 0
-        mass = known[names, of_chain] + np.bincount(pair[inside], found[inside], minlength=len(names))
-        onward = ~inside
-        known[names[pair[onward]], chains.target[question[onward]]] = mass[pair[onward]] + found[onward]
-
-    def _answers(
-        self,
-        ends: Sequence[Row],
-        kept: Sequence[tuple[int, int]],
-        state: NDArray[np.int64],
-        token: NDArray[np.int64],
-        scale: int,
-    ) -> NDArray[np.float64]:
-        """(Q,) log-probabilities of tokens behind kept states, given in the order of the states."""
+    def _begin(self, rows: Sequence[Row], scale: int) -> tuple[_Names, _Asked]:
+        """Pass the names through, and ask what follows them."""
         device = self.packed.cos.device
-        answers = torch.empty(len(state), device=device)
-        of_state, of_token = torch.from_numpy(state).to(device), torch.from_numpy(token).to(device)
-        states = int(sum(behind - first for first, behind in kept))
-        where = torch.full((states,), -1, device=device)
+        lengths = np.array([len(row) for row in rows])
+        most = tokens_at_once(self.packed, scale)
+        with torch.inference_mode():
+            kept = Kept(self.packed, most + max(self.chains.lengths), len(rows) * _SLOTS)
+        names = _Names(
+            kept, np.full((len(rows), max(lengths)), -1), np.zeros((len(rows), len(self.chains.prefixes)), dtype=int)
+        )
+        of_token = np.repeat(np.arange(len(rows)), lengths)
+        at = counted(lengths)
+        order, answers = [], []
         with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-            for batch in batches(ends, kept, self.pad_token_id, tokens_at_once(self.packed, scale)):
-                here = batch.to(device)
-                hidden = stack(self.packed, here.tiles, here.tile)
-                for start in range(0, len(hidden), _STATES):
-                    some = here.kept[start : start + _STATES]
-                    logits = self.head(hidden[start : start + _STATES].to(self.head.weight.dtype)).float()
-                    where.fill_(-1)
-                    where[some] = torch.arange(len(some), device=device)
-                    at = where[of_state]
-                    mine = (at >= 0).nonzero().squeeze(1)
-                    answers[mine] = (logits - logits.logsumexp(1, keepdim=True))[at[mine], of_token[mine]]
-        result: NDArray[np.float64] = answers.cpu().numpy().astype(np.float64)
-        return result
+            for batch in batches(rows, [(0, len(row)) for row in rows], self.pad_token_id, most):
+                tiles = batch.tiles.to(device)
+                first = kept.room(len(tiles.ids))
+                tokens = batch.kept.numpy()
+                name, place = of_token[tokens], at[tokens]
+                names.slots[name, place] = first + batch.tiles.keep.numpy()
+                last = place == lengths[name] - 1
+                keep = _sent(device, batch.tiles.keep.numpy()[last])
+                hidden = stack(self.packed, tiles.ids, kept.in_tiles(tiles, batch.tile, first), keep)
+                answers.append(self._answers(hidden, np.zeros(last.sum(), dtype=np.int64)))
+                order.append(name[last])
+            of_name = np.concatenate(order)
+            return names, _Asked(of_name, np.zeros_like(of_name), on_its_way(torch.cat(answers)))
+
+    def _ask(self, names: _Names, of_name: NDArray[np.int64], of_chain: NDArray[np.int64], scale: int) -> _Asked:
+        """Pass chains through behind names, pairwise, and ask what is in them and what follows."""
+        device = self.packed.cos.device
+        most = tokens_at_once(self.packed, scale)
+        ends = np.cumsum(self.chains.lengths[of_chain])
+        parts = -(-ends[-1] // most)
+        cuts = np.unique(np.searchsorted(ends, ends[-1] * np.arange(parts + 1) / parts, side="right"))
+        answers = []
+        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+            for start, stop in pairwise(cuts):
+                some = of_chain[start:stop]
+                slots, paths = self._paths(names, of_name[start:stop], some)
+                own = self.chains.lengths[some]
+                ids = self.chains.tokens[np.repeat(self.chains.begins[some], own) + counted(own)]
+                attend = names.kept.in_paths(paths, _sent(device, slots))
+                answers.append(self._answers(stack(self.packed, _sent(device, ids), attend, None), some))
+            return _Asked(of_name, of_chain, on_its_way(torch.cat(answers)))
+
+    def _paths(
+        self, names: _Names, of_name: NDArray[np.int64], of_chain: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], Paths]:
+        """Where P chains' tokens are put, and what they see: their name, the chains above, and themselves."""
+        chains, device = self.chains, self.packed.cos.device
+        own, inner = chains.lengths[of_chain], chains.inner[of_chain]
+        lasting, passing = own * inner, own * ~inner
+        first = names.kept.room(int(lasting.sum()))
+        begin = np.where(inner, first + np.cumsum(lasting) - lasting, np.cumsum(passing) - passing)
+        names.chains[of_name[inner], of_chain[inner]] = begin[inner]
+        above = chains.above[of_chain]
+        above = np.where(above < 0, -1, names.chains[of_name[:, None], above] + chains.offset[of_chain])
+        order = np.arange(own.max())
+        mine = np.where(order < own[:, None], begin[:, None] + order, -1)
+        whole = np.concatenate([names.slots[of_name], above, mine], axis=1)
+        lengths = (whole >= 0).sum(1)
+        table = np.full((len(whole), lengths.max()), -1, dtype=np.int32)
+        table[np.arange(lengths.max()) < lengths[:, None]] = whole[whole >= 0]
+        parts = (lengths, np.cumsum(own) - own, own)
+        seen, firsts, new = (_sent(device, part.astype(np.int32)) for part in parts)
+        paths = Paths(_sent(device, table), seen, firsts, new, int(own.max()))
+        return np.repeat(begin, own) + counted(own), paths
+
+    def _answers(self, hidden: Tensor, of_chain: NDArray[np.int64]) -> Tensor:
+        """(K,) log-probabilities, to all questions of P chains whose states stand one after the other."""
+        device = hidden.device
+        of, question = self.chains.questions(of_chain)
+        lengths = self.chains.lengths[of_chain]
+        state = (np.cumsum(lengths) - lengths)[of] + self.chains.state[question]
+        found = []
+        for start in range(0, len(hidden), _STATES):
+            logits = self.head(hidden[start : start + _STATES].to(self.head.weight.dtype))
+            sums = log_sums(logits, kernel=self.packed.kernel)
+            some = slice(*np.searchsorted(state, [start, start + _STATES]))
+            at = _sent(device, state[some] - start)
+            found.append(logits[at, _sent(device, self.chains.token[question[some]])].float() - sums[at])
+        return torch.cat(found)
+
+
+def _names_at_once(packed: PackedModel) -> int:
+    device = packed.cos.device
+    if device.type != "cuda":
+        return _NAMES
+    _, kv_heads, width = packed.heads
+    name = _SLOTS * len(packed.calm) * 2 * kv_heads * width * packed.dtype.itemsize
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    free -= torch.cuda.memory_allocated(device)
+    return int(min(_NAMES, max(1, free * _SHARE / _TURNS // name)))
+
+
+def _in_turns(lots: Sequence[Lot]) -> list[NDArray[np.float32]]:
+    """What lots return; some are under way at once, and each goes on when its turn comes."""
+    found: dict[int, NDArray[np.float32]] = {}
+    waiting, under_way = deque(enumerate(lots)), deque[tuple[int, Lot]]()
+    while waiting or under_way:
+        number, lot = waiting.popleft() if waiting and len(under_way) < _TURNS else under_way.popleft()
+        try:
+            next(lot)
+            under_way.append((number, lot))
+        except StopIteration as end:
+            found[number] = end.value
+    return [found[number] for number in range(len(lots))]
+
+
+def _sent(device: torch.device, values: NDArray[Any]) -> Tensor:
+    """To the device, without waiting for a GPU."""
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

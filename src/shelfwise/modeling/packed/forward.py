@@ -1,13 +1,14 @@
-"""One pass of a packed model's decoder stack for answers alone: batches of tiles, and few launches for each."""
+"""One pass of a packed model's decoder stack for answers alone: batches of tokens, and few launches for each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from shelfwise.modeling.packed import attention
@@ -16,6 +17,9 @@ from shelfwise.modeling.packed.linear import Fp8
 from shelfwise.modeling.packed.model import PackedModel
 from shelfwise.modeling.packed.rows import Norm, Rows, activated, multiplied, normed
 from shelfwise.modeling.packed.tiles import TILE_LENGTHS, Row, Tiles, lay
+
+# From a layer's number and (T, (H + 2 KV) * width) queries, keys and values to (T, H * width).
+Attend = Callable[[int, Tensor], Tensor]
 
 # Tokens at once. A GPU's products are at full speed from about 8k on; a CPU's caches like less (docs/lab-notes.md).
 TOKENS = {"cuda": 8_192, "cpu": 1_024}
@@ -75,23 +79,35 @@ def tile_of(row: Sequence[int]) -> int:
     return next(length for length in TILE_LENGTHS if length >= len(row))
 
 
-def stack(packed: PackedModel, tiles: Tiles, tile: int) -> Tensor:
-    """(K, hidden): the last norm's output at the kept positions."""
+def in_tiles(packed: PackedModel, tiles: Tiles, tile: int) -> Attend:
+    """Attention inside tiles."""
+    compute = attention.tile_attention if packed.kernel else attention.reference
+    shape = [*packed.heads, tile]
+    return lambda _, qkv: compute(qkv, packed.cos, packed.sin, tiles.position, tiles.end, shape)
+
+
+def stack(packed: PackedModel, ids: Tensor, attend: Attend, keep: Tensor | None) -> Tensor:
+    """(K, hidden): the last norm's output at the kept positions.
+
+    Args:
+        packed: the model.
+        ids: (T,) int64 token ids.
+        attend: what tokens see of each other, and of others.
+        keep: (K,) int64; None keeps all, in their order.
+    """
     plain: Any = packed.model
     decoder, config, kernel = getattr(plain, plain.base_model_prefix), plain.config, packed.kernel
     fp8 = isinstance(packed.calm[0].out.base, Fp8)
     norms = _norms(packed, decoder)
-    x = decoder.get_input_embeddings()(tiles.ids).to(packed.dtype)
+    x = decoder.get_input_embeddings()(ids).to(packed.dtype)
     x, rows = normed(x, (), norms[0], fp8=fp8, kernel=kernel)
-    compute = attention.tile_attention if kernel else attention.reference
-    shape = [*packed.heads, tile]
     gated = config.model_type == "llama"
     for i, weights in enumerate(packed.calm):
-        last = i == len(packed.calm) - 1
+        cut = keep if i == len(packed.calm) - 1 else None
         qkv = multiplied(rows, weights.qkv, kernel=kernel)
-        attended = Rows(compute(qkv, packed.cos, packed.sin, tiles.position, tiles.end, shape))
-        if last:
-            x, attended = x[tiles.keep], attended.at(tiles.keep)
+        attended = Rows(attend(i, qkv))
+        if cut is not None:
+            x, attended = x[cut], attended.at(cut)
         deltas = [multiplied(attended, weights.out, kernel=kernel)]
         if isinstance(weights, LlamaWeights):
             mlp_norm = Norm(weights.mlp_norm, None, norms[0].epsilon)
@@ -99,11 +115,30 @@ def stack(packed: PackedModel, tiles: Tiles, tile: int) -> Tensor:
             deltas, wide = [], weights.gate_up
         else:
             wide = weights.up
-            rows = rows.at(tiles.keep) if last else rows
+            rows = rows if cut is None else rows.at(cut)
         inside = activated(multiplied(rows, wide, kernel=kernel), gated=gated, fp8=fp8, kernel=kernel)
         deltas.append(multiplied(inside, weights.down, kernel=kernel))
-        x, rows = normed(x, deltas, norms[i + 1], fp8=fp8 and not last, kernel=kernel)
+        x, rows = normed(x, deltas, norms[i + 1], fp8=fp8 and i < len(packed.calm) - 1, kernel=kernel)
     return rows.values
+
+
+def on_its_way(scores: Tensor) -> Callable[[], NDArray[np.float32]]:
+    """Send scores to the CPU as soon as they are there; what comes back waits for them, and not for later work."""
+    if scores.device.type != "cuda":
+        return scores.numpy
+    there = torch.empty(scores.shape, dtype=scores.dtype, pin_memory=True)
+    with torch.cuda.device(scores.device):
+        there.copy_(scores, non_blocking=True)
+        # A thread that spins would keep others from the CPU.
+        done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        done.record()
+
+    def waited() -> NDArray[np.float32]:
+        done.synchronize()
+        found: NDArray[np.float32] = there.numpy()
+        return found
+
+    return waited
 
 
 def _norms(packed: PackedModel, decoder: Any) -> list[Norm]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shelfwise.modeling.packed.forward import batches, stack, tokens_at_once
+from shelfwise.modeling.packed.forward import batches, in_tiles, stack, tokens_at_once
 from shelfwise.modeling.packed.model import PackedModel
 from shelfwise.modeling.packed.recorded import ROWS_A_TILE, Recorded
 from shelfwise.modeling.packed.tiles import TILE_LENGTHS, Row, Tiles, lay
@@ -110,7 +110,7 @@ class Inference:
 
     def _forward(self, tiles: Tiles, tile: int) -> Tensor:
         """(K, C) log-probabilities."""
-        hidden = stack(self.packed, tiles, tile)
+        hidden = stack(self.packed, tiles.ids, in_tiles(self.packed, tiles, tile), tiles.keep)
         return torch.log_softmax(_head(self.head, hidden), dim=-1)
 
 

@@ -58,6 +58,53 @@ def attend(
 
 
 @triton.jit
+def _turned_where(pointer, starts, inside, cos, sin, HALF: tl.constexpr):
+    """`_turned` of heads that begin anywhere; zeros where there is none."""
+    at = pointer + starts[:, None] + tl.arange(0, HALF)[None, :]
+    first = tl.load(at, mask=inside[:, None], other=0.0)
+    second = tl.load(at + HALF, mask=inside[:, None], other=0.0)
+    a, b = first.to(tl.float32), second.to(tl.float32)
+    return (a * cos - b * sin).to(first.dtype), (b * cos + a * sin).to(first.dtype)
+
+
+@triton.jit
+def attend_paths(
+    qkv, kept, cos_table, sin_table, slots, lengths, firsts, news, out, qkv_stride, kept_stride, slots_stride,
+    out_stride, scale, H: tl.constexpr, KV: tl.constexpr, HALF: tl.constexpr, QUERIES: tl.constexpr,
+    KEYS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Attention of a path's new tokens (at most QUERIES) with all its tokens (at most KEYS): grid (paths, H)."""
+    path = tl.program_id(0)
+    head = tl.program_id(1)
+    kv = head // (H // KV)
+    length, new = tl.load(lengths + path), tl.load(news + path)
+    i, j, half, width = tl.arange(0, QUERIES), tl.arange(0, KEYS), tl.arange(0, HALF), tl.arange(0, 2 * HALF)
+    mine, there = i < new, j < length
+    rows = (tl.load(firsts + path) + i).to(tl.int64)
+    at = length - new + i
+    turn = at[:, None] * HALF + half[None, :]
+    cos = tl.load(cos_table + turn, mask=mine[:, None], other=0.0)
+    sin = tl.load(sin_table + turn, mask=mine[:, None], other=0.0)
+    q1, q2 = _turned_where(qkv, rows * qkv_stride + head * 2 * HALF, mine, cos, sin, HALF)
+    slot = tl.load(slots + path.to(tl.int64) * slots_stride + j, mask=there, other=0).to(tl.int64)
+    turn = j[:, None] * HALF + half[None, :]
+    cos = tl.load(cos_table + turn, mask=there[:, None], other=0.0)
+    sin = tl.load(sin_table + turn, mask=there[:, None], other=0.0)
+    k1, k2 = _turned_where(kept, slot * kept_stride + kv * 2 * HALF, there, cos, sin, HALF)
+    v_at = kept + slot[:, None] * kept_stride + (KV + kv) * 2 * HALF + width[None, :]
+    v = tl.load(v_at, mask=there[:, None], other=0.0)
+    scores = tl.dot(q1, tl.trans(k1), input_precision=PRECISION)
+    scores = (scores + tl.dot(q2, tl.trans(k2), input_precision=PRECISION)) * scale
+    scores = tl.where((j[None, :] <= at[:, None]) & there[None, :], scores, float("-inf"))
+    scores = tl.exp(scores - tl.max(scores, 1)[:, None])
+    p = scores / tl.sum(scores, 1)[:, None]
+    answer = tl.dot(p.to(v.dtype), v, input_precision=PRECISION)
+    tl.store(
+        out + rows[:, None] * out_stride + head * 2 * HALF + width[None, :], answer.to(v.dtype), mask=mine[:, None]
+    )
+
+
+@triton.jit
 def attend_backward(
     qkv, cos_table, sin_table, positions, ends, grad_out, grad_qkv, partial, qkv_stride, out_stride, T, scale,
     H: tl.constexpr, KV: tl.constexpr, HALF: tl.constexpr, TILE: tl.constexpr, CHUNK: tl.constexpr,

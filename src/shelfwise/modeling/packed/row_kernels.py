@@ -13,6 +13,7 @@ from shelfwise.modeling.packed.kernels import _gelu
 
 _SMALLEST = tl.constexpr(1e-12)
 _LARGEST = tl.constexpr(448.0)  # finite e4m3
+_LEAST = tl.constexpr(-1e30)  # below all logits, and finite, so that differences are
 
 
 @triton.jit
@@ -97,3 +98,22 @@ def activate_rows(
         at = start + tl.arange(0, BLOCK)
         value = _activated(given, at, at < WIDTH, WIDTH, GATED) / factor
         tl.store(out + row * WIDTH + at, value.to(out.dtype.element_ty), mask=at < WIDTH)
+
+
+@triton.jit
+def log_sum(x, out, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """out (T,): the logarithm of the sum of exponentials of each row of x (T, WIDTH), read once. Grid (T,).
+
+    Each column of a block keeps its own greatest value and sum (Milakov and Gimelshein 2018).
+    """
+    row = tl.program_id(0).to(tl.int64)
+    greatest = tl.full((BLOCK,), _LEAST, tl.float32)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, WIDTH, BLOCK):
+        at = start + tl.arange(0, BLOCK)
+        value = tl.load(x + row * WIDTH + at, mask=at < WIDTH, other=_LEAST).to(tl.float32)
+        higher = tl.maximum(greatest, value)
+        total = total * tl.exp(greatest - higher) + tl.exp(value - higher)
+        greatest = higher
+    most = tl.max(greatest, 0)
+    tl.store(out + row, most + tl.log(tl.sum(total * tl.exp(greatest - most), 0)))

@@ -13,7 +13,7 @@ from shelfwise.modeling.packed import layers
 from shelfwise.modeling.packed.layers import Map
 from shelfwise.modeling.packed.linear import FP8, Fp8, Frozen, apply, fp8_product, to_fp8
 
-_BLOCK = 2048  # columns of the activation at once
+_BLOCK = 2048  # columns at once of rows that are too wide to be held
 
 
 class Norm(NamedTuple):
@@ -95,6 +95,17 @@ def quantised(rows: Rows, *, kernel: bool) -> Rows:
     tokens, width = rows.values.shape
     out = _room(tokens, width, rows.values, fp8=True)
     row_kernels.quantise[(tokens,)](rows.values, out.values, out.factors, width, BLOCK=_power(width), num_warps=8)
+    return out
+
+
+def log_sums(logits: Tensor, *, kernel: bool) -> Tensor:
+    """(T,) float32 logarithms of the sums of exponentials of (T, width)."""
+    if not kernel:
+        return logits.float().logsumexp(1)
+    from shelfwise.modeling.packed import row_kernels
+
+    out = logits.new_empty(len(logits), dtype=torch.float32)
+    row_kernels.log_sum[(len(logits),)](logits, out, WIDTH=logits.shape[1], BLOCK=_BLOCK, num_warps=8)
     return out
 
 
