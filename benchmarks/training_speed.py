@@ -26,6 +26,7 @@ import numpy as np
 import psutil
 
 import _bench
+import _profile
 from true_size import base_model
 
 NAMES = {"llama": "llama2-7b", "falcon": "falcon-7b"}
@@ -147,43 +148,7 @@ def forget() -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
-# Which of a step's kernels are what, by their names; matrix products are told apart by their shapes.
-KERNELS = {
-    "attend": "attention forward",
-    "attend_backward": "attention backward",
-    "activate": "activation",
-    "triton": "norms, residuals, the rest of the layers",
-    **dict.fromkeys(("softmax", "nll_loss", "multi_tensor", "adam"), "loss and optimiser"),
-}
 PROFILED = (13, 16)  # from this step until before that one
-ADAPTERS = 64  # products with a side of no more than this are adapters'
-
-
-def profiled(events: Any, wall: float, steps: int) -> dict[str, float]:
-    """Milliseconds of a step by what they go into; "idle" is when the GPU runs nothing.
-
-    Args:
-        events: of torch.profiler, by input shape.
-        wall: seconds of so many steps, profiled.
-    """
-    found: dict[str, float] = {}
-    total = 0.0
-    for event in events:
-        milliseconds = event.self_device_time_total / 1e3 / steps
-        if str(event.device_type).endswith("CUDA"):
-            total += milliseconds
-            name = event.key.lower()
-            word = max((word for word in KERNELS if word in name), key=len, default=None)
-            if word:
-                kind = KERNELS[word]
-                found[kind] = found.get(kind, 0) + milliseconds
-        elif event.key in ("aten::mm", "aten::addmm", "aten::_scaled_mm", "aten::bmm"):
-            sides = [side for shape in event.input_shapes[:2] for side in shape]
-            kind = "adapters' products" if min(sides) <= ADAPTERS else "frozen products"
-            found[kind] = found.get(kind, 0) + milliseconds
-    found["other kernels"] = total - sum(found.values())
-    found["idle"] = wall * 1e3 / steps - total
-    return {kind: round(milliseconds, 2) for kind, milliseconds in sorted(found.items(), key=lambda pair: -pair[1])}
 
 
 def ours(architecture: str, setting: Ours, base: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -238,26 +203,16 @@ def ours(architecture: str, setting: Ours, base: Path, options: argparse.Namespa
 
     save, step = finetune._save, ShelfwiseTrainer.training_step
 
-    profiler: Any = None
     steps_made = 0
 
     def timed_step(*given: Any, **named: Any) -> Any:
-        nonlocal profiler, steps_made
-        import torch
-
+        nonlocal steps_made
         steps_made += 1
-        if options.profile and steps_made in PROFILED and torch.cuda.is_available():
-            torch.cuda.synchronize()
         if options.profile and steps_made == PROFILED[0]:
-            profiler = torch.profiler.profile(record_shapes=True)
-            profiler.__enter__()
-            kept["profile_began"] = time.perf_counter()
-        if profiler is not None and steps_made == PROFILED[1]:
-            wall = time.perf_counter() - kept["profile_began"]
-            profiler.__exit__(None, None, None)
-            events = profiler.key_averages(group_by_input_shape=True)
-            kept["profile"] = profiled(events, wall, PROFILED[1] - PROFILED[0])
-            profiler = None
+            kept["profile"] = _profile.Profile()
+            kept["profile"].begin()
+        if options.profile and steps_made == PROFILED[1]:
+            kept["profile"] = kept["profile"].end(PROFILED[1] - PROFILED[0])
         loss = step(*given, **named)
         if "first" not in kept:
             loss.item()  # waits for the GPU
@@ -308,7 +263,7 @@ def ours(architecture: str, setting: Ours, base: Path, options: argparse.Namespa
         "loss_first": round(losses[0], 3),
         "loss_last": round(losses[-1], 3),
         **names,
-        **({"step_ms_by_kind": kept["profile"]} if "profile" in kept else {}),
+        **({"profile": kept["profile"]} if "profile" in kept else {}),
     }
 
 
