@@ -115,6 +115,8 @@ def training_arguments(job: Job, device: torch.device) -> TrainingArguments:
         remove_unused_columns=False,
         label_names=["labels"],
         dataloader_pin_memory=device.type == "cuda",
+        # A copy that waits waits for the whole step before it, and the next one is laid out while the GPU idles.
+        accelerator_config={"non_blocking": device.type == "cuda"},
         use_cpu=device.type == "cpu",
     )
     # Left alone, Trainer would spread one process over all GPUs by nn.DataParallel, which knows nothing of our steps.

@@ -170,8 +170,9 @@ class ShelfwiseTrainer(Trainer):
         loss = self.fitting.run(model, inputs, lambda part: step(model, part, num_items_in_batch))
         if self.accelerator.sync_gradients and not sharding.is_sharded(self.model):
             distributed.average_gradients(p for p in self.model.parameters() if p.requires_grad)
+        # Numbers go to the GPU with the kernel; `torch.where` would copy one, and wait.
         bad = (self._first_bad_step < 0) & ~torch.isfinite(loss)
-        self._first_bad_step = torch.where(bad, self.state.global_step + 1, self._first_bad_step)
+        self._first_bad_step += bad * (self.state.global_step + 1 - self._first_bad_step)
         return loss
 
     def check_finite(self) -> None:
