@@ -1,6 +1,8 @@
 """How fast the objective `completion` answers with the whole distribution over BigBasket's 426 types.
 
     python benchmarks/completion_speed.py CATALOGUE --run RUN --out benchmarks/results [--models llama falcon]
+    python benchmarks/completion_speed.py CATALOGUE --run RUN --record ANSWERS         # on a CPU, or anywhere
+    python benchmarks/completion_speed.py CATALOGUE --run RUN --answers ANSWERS        # 7B shapes alone
 
 RUN is a trained SmolLM2 run with that objective. Its answers on the test names come first: asked for likely tokens
 alone, for all of them, and as transformers computes them, one mask over the whole tree; with what leaving out changes.
@@ -8,7 +10,8 @@ alone, for all of them, and as transformers computes them, one mask over the who
 Then LLaMA2-7B and Falcon-7B, at their true shapes. Random weights are sure of nothing, and would ask for the whole
 tree. So they pass through all that a trained model asks for, and the trained run says what to ask next (`Led`): the
 time is that of a 7B model as sure as SmolLM2-135M is after training, whose answers were written down before. The
-vocabulary is SmolLM2's, 49,152 tokens. All times are of scoring, with the tokenizer's, and no two names are the same.
+vocabulary is SmolLM2's, 49,152 tokens. `--record` writes these answers into a file, so that the model itself need not
+be where the 7B shapes are measured. All times are of scoring, with the tokenizer's, and no two names are the same.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from training_speed import NAMES, ceiling, forget, peak
 from true_size import shape
 
 REPEATS = 3
+NAMES_AT_ONCE = 512  # whose keys and values take up to 16 GiB in LLaMA2-7B; two lots take turns
 
 
 Answers = dict[tuple[int, int], Any]  # by lot and step
@@ -40,12 +44,12 @@ Answers = dict[tuple[int, int], Any]  # by lot and step
 
 @dataclass(frozen=True, slots=True)
 class Heard(Completion):
-    """Writes down what it is answered."""
+    """Writes down what it is answered, in halves: it says what to ask next and nothing else."""
 
     answers: Answers = field(default_factory=dict)
 
     def _wait(self, number: int, step: int, asked: Any) -> Any:
-        self.answers[number, step] = Completion._wait(self, number, step, asked)
+        self.answers[number, step] = Completion._wait(self, number, step, asked).astype(np.float16)
         return self.answers[number, step]
 
 
@@ -162,29 +166,75 @@ def trained(run: Path, catalogue: Path, options: argparse.Namespace) -> tuple[li
     return rows, engine
 
 
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """What is taken of the trained run."""
+
+    encoder: Any
+    labels: Any
+    vocabulary: int
+    answers: dict[float, Answers]  # by tolerance
+
+
+def recorded(engine: Any, names: Sequence[str], tolerances: Sequence[float]) -> Leader:
+    """What the trained run answers, step by step."""
+    answers: dict[float, Answers] = {}
+    for tolerance in tolerances:
+        alike = replace(engine.inference, tolerance=tolerance, names_at_once=NAMES_AT_ONCE)
+        replace(engine, inference=with_answers(Heard, alike, answers.setdefault(tolerance, {}))).log_probs(names)
+    return Leader(engine.encoder, engine.labels, engine.inference.head.weight.shape[0], answers)
+
+
+def kept(leader: Leader, path: Path) -> None:
+    """Write its answers down."""
+    arrays = {
+        f"{tolerance}/{number}/{step}": answers
+        for tolerance, of in leader.answers.items()
+        for (number, step), answers in of.items()
+    }
+    np.savez_compressed(path, vocabulary=np.array(leader.vocabulary), **arrays)
+
+
+def reread(run: Path, path: Path) -> Leader:
+    """A leader whose answers were written down, and whose model is not needed."""
+    from shelfwise import artifact
+    from shelfwise.labels import Labels
+    from shelfwise.modeling.encoding import Encoder, load_tokenizer
+    from shelfwise.prompts import PromptFormat
+
+    answers: dict[float, Answers] = {}
+    with np.load(path) as file:
+        for name in set(file.files) - {"vocabulary"}:
+            tolerance, number, step = name.split("/")
+            answers.setdefault(float(tolerance), {})[int(number), int(step)] = file[name]
+        vocabulary = int(file["vocabulary"])
+    encoder = Encoder(load_tokenizer(run / artifact.TOKENIZER), PromptFormat.load(run / artifact.PROMPT))
+    return Leader(encoder, Labels.load(run / artifact.LABELS), vocabulary, answers)
+
+
 def led(
-    architecture: str, precision: str, tolerance: float, engine: Any, names: list[str], top: float, options: Any
+    architecture: str, precision: str, tolerance: float, leader: Leader, names: list[str], top: float, options: Any
 ) -> dict[str, Any]:
     """A 7B shape led by the trained run."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    from shelfwise.modeling.hardware import DTYPES
+    from shelfwise.modeling.engine import Engine
+    from shelfwise.modeling.hardware import DTYPES, resolve_device
 
     config = shape(architecture, options.tiny)
-    leader = engine.inference
-    config.vocab_size, config.pad_token_id = leader.head.weight.shape[0], leader.pad_token_id
+    config.vocab_size, config.pad_token_id = leader.vocabulary, leader.encoder.tokenizer.pad_token_id
+    device = resolve_device()
     torch.manual_seed(0)
-    with torch.device(engine.device):
+    with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    ends = engine.encoder.completions(engine.labels.names)
+    ends = leader.encoder.completions(leader.labels.names)
     fp8 = precision == "fp8"
     found = Completion.of(model, ends, dtype=DTYPES["bf16" if fp8 else precision], fp8=fp8)
     assert found is not None
-    answers: Answers = {}
-    alike = {"tolerance": tolerance, "names_at_once": found.names_at_once}
-    replace(engine, inference=with_answers(Heard, replace(leader, **alike), answers)).log_probs(names)
-    asking = replace(engine, inference=with_answers(Led, replace(found, **alike), answers))
+    engine = Engine.of(model, leader.encoder, "completion", leader.labels, device, "bf16" if fp8 else precision)
+    alike = replace(found, tolerance=tolerance, names_at_once=NAMES_AT_ONCE)
+    asking = replace(engine, inference=with_answers(Led, alike, leader.answers[tolerance]))
     with Counted() as counted:
         _, rate = timed(asking.log_probs, names, options.repeats)
         tokens = counted.tokens / (options.repeats + 1) / len(names)
@@ -195,8 +245,8 @@ def led(
         "method": "likely tokens, as a trained SmolLM2 asks",
         "precision": precision,
         "products": len(names),
-        "labels": len(engine.labels),
-        "names_at_once": found.names_at_once,
+        "labels": len(leader.labels),
+        "names_at_once": NAMES_AT_ONCE,
         "passes": round(counted.passes / (options.repeats + 1)),
         "tolerance": tolerance,
         "tokens_per_product": round(tokens, 1),
@@ -222,22 +272,35 @@ def main() -> None:
     parser.add_argument("--exact", type=int, default=1024, help="names that are scored by the whole tree")
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--name", default="completion_speed", help="of the result file")
+    parser.add_argument("--record", type=Path, help="write what the trained run answers into this .npz, and end")
+    parser.add_argument("--answers", type=Path, help="a recorded .npz, of the same names and tolerances")
     parser.add_argument("--tiny", action="store_true", help="small shapes, to try the script on a CPU")
     options = parser.parse_args()
     from shelfwise.data.catalogue import read_catalogue
     from shelfwise.pipelines.finetune import quiet_libraries
 
     quiet_libraries()
-    top = ceiling()
-    rows, engine = trained(options.run, options.catalogue, options)
-    _bench.write(options.name, rows, options.out)
     texts = list(dict.fromkeys(product.text for product in read_catalogue(options.catalogue).products))
     names = texts[: min(2048, options.names or 2048)]
+    if options.record:
+        from shelfwise.classifier import Classifier
+
+        engine = Classifier.load(options.run, which="model", precision="fp32").scorer
+        kept(recorded(engine, names, options.tolerances), options.record)
+        return
+    top = ceiling()
+    rows: list[dict[str, Any]] = []
+    if options.answers:
+        leader = reread(options.run, options.answers)
+    else:
+        rows, engine = trained(options.run, options.catalogue, options)
+        _bench.write(options.name, rows, options.out)
+        leader = recorded(engine, names, options.tolerances)
     for architecture in options.models:
         for precision, tolerance in itertools.product(options.precisions, options.tolerances):
             gc.collect()
             forget()
-            rows.append(led(architecture, precision, tolerance, engine, names, top, options))
+            rows.append(led(architecture, precision, tolerance, leader, names, top, options))
             _bench.say(rows[-1])
             _bench.write(options.name, rows, options.out)
 

@@ -3,8 +3,9 @@
 A label's probability is the product of its tokens' probabilities, end of text included. Exact ones for C labels cost as
 many tokens as their prefix tree has, some 1,700 for BigBasket's 426 types, where a name has 12. But a trained model is
 sure of most: a prefix's probability is the sum of all that continue it, so what lies behind an unlikely prefix can be
-left out, and how much it can change is known. Prefixes are asked for best first (Dijkstra 1959), a lot in each pass,
-until those left out hold less than `tolerance` of what the labels hold.
+left out, and how much it can change is known: what those left out hold may be all the labels' or none of it, so half
+of it is counted, and every probability is at most half of it away. Prefixes are asked for best first (Dijkstra 1959), a
+lot in each pass, until neither that half nor any one of them holds more than `tolerance` of what the labels hold.
 
 No token passes twice: the keys and values of names, and of prefixes that others continue, are kept. Names go in lots,
 of which two take turns: while the GPU is busy with one, the other's next tokens are chosen.
@@ -31,10 +32,11 @@ from shelfwise.modeling.packed.model import PackedModel
 from shelfwise.modeling.packed.rows import log_sums
 from shelfwise.modeling.packed.tiles import TILE_LENGTHS, Row
 
-# Of what the labels hold, what may be left unasked. Rounding to bf16 changed a trained run's probabilities by up to
+# By how much a probability may be wrong for what is left unasked. Rounding to bf16 changed a trained run's by up to
 # 0.08 (docs/lab-notes.md).
 TOLERANCES = {torch.float32: 1e-6}
 TOLERANCE = 1e-2
+_COARSE = 0.02  # of what is open, left for later while it is more than what is known of the labels
 _NAMES = 512  # of a lot at most
 _SLOTS = 64  # that a name takes, about: its own tokens and those of prefixes that others continue
 _SHARE = 0.5  # of the free memory, for the lots that take turns
@@ -112,7 +114,8 @@ class Completion:
     def log_probs(self, rows: Sequence[Row], scale: int = 0) -> Tensor:
         """(N, C) float32 log-probabilities on the CPU, of the labels alone: each row's exponentials sum to 1.
 
-        Each probability is within `tolerance` of the exact one. What is left unasked is shared evenly by its labels.
+        Each probability is within `tolerance` of the exact one. Half of what is left unasked is shared evenly by its
+        labels.
 
         Args:
             rows: token ids of N prompts, none longer than `longest`.
@@ -141,7 +144,7 @@ class Completion:
             of_name, of_chain = np.nonzero(wanted)
             under_way, step = self._ask(names, of_name, of_chain, scale), step + 1
         left = np.where(asked, 0, np.exp(known[:, :chains]))
-        found = np.exp(known[:, chains:]) + left @ self.chains.labels
+        found = np.exp(known[:, chains:]) + left / 2 @ self.chains.labels
         found = np.maximum(found, np.finfo(np.float64).tiny)
         answers: NDArray[np.float32] = np.log(found / found.sum(1, keepdims=True)).astype(np.float32)
         return answers
@@ -164,15 +167,18 @@ class Completion:
         chains = asked.shape[1]
         masses = np.where(asked, 0, np.exp(known[:, :chains]))
         left, sure = masses.sum(1), np.exp(known[:, chains:]).sum(1)
-        open_rows = np.nonzero(left > self.tolerance * sure)[0]
+        least = self.tolerance * sure
+        open_rows = np.nonzero((left > 2 * least) | (masses.max(1) > least))[0]
         wanted = np.zeros_like(asked)
-        some = masses[open_rows]
+        some, left, least = masses[open_rows], left[open_rows], least[open_rows]
         order = np.argsort(-some, axis=1)
-        behind = left[open_rows, None] - np.cumsum(np.take_along_axis(some, order, 1), axis=1)
-        # What the labels will hold is not known yet. Should it be less than half of what is open, a later pass asks on.
-        target = self.tolerance * np.maximum(sure[open_rows], left[open_rows] / 2)
-        count = (behind > target[:, None]).sum(1) + 1
-        chosen = np.arange(chains)[None, :] < count[:, None]
+        ordered = np.take_along_axis(some, order, 1)
+        behind = left[:, None] - np.cumsum(ordered, axis=1)
+        # While little is known of the labels, so is what they will hold, and what of the rest will matter.
+        coarse = np.where(sure[open_rows] < left, _COARSE * left, 0)
+        enough = (behind > np.maximum(2 * least, coarse)[:, None]).sum(1) + 1
+        large = (ordered > np.maximum(least, coarse)[:, None]).sum(1)
+        chosen = np.arange(chains)[None, :] < np.maximum(enough, large)[:, None]
         likely = np.zeros_like(some, dtype=bool)
         np.put_along_axis(likely, order, chosen, 1)
         wanted[open_rows] = likely & (some > 0)
