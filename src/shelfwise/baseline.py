@@ -16,22 +16,24 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from shelfwise import artifact
-from shelfwise.baseline_words import Words
+from shelfwise.baseline_words import CHARACTERS, TOKENS, Words
 from shelfwise.errors import COPY_AGAIN, CorruptArtifactError, InputError
+
+if TYPE_CHECKING:
+    from sklearn.feature_extraction.text import TfidfVectorizer
 
 FORMAT = 1
 FACTS = "baseline.json"
 VOCABULARY = "vocabulary.json"
 WEIGHTS = "weights.safetensors"
-ANALYZERS: tuple[tuple[str, tuple[int, int]], ...] = (("word", (1, 2)), ("char_wb", (2, 5)))
+ANALYZERS: tuple[tuple[str, tuple[int, int]], ...] = (("word", TOKENS), ("char_wb", CHARACTERS))
 SMALLEST = 5e-4  # absolute coefficient below which a weight is dropped; see the measurement above
 CHUNK = 4096  # texts at once: each call of the sparse products costs as much as some tens of texts
 IN_CACHE = 512  # of their rows at once, where one array is worked on over and over
@@ -46,14 +48,20 @@ class Baseline:
     exact: ClassVar[bool] = True  # a text's answer depends on the text alone, to the last bit
     n_labels: int  # C
     seen: NDArray[np.int64]  # (K,) positions of the labels that training had, ascending
-    vectorizers: tuple[TfidfVectorizer, ...]  # one an analyzer; their columns side by side are the F features
+    vocabularies: tuple[tuple[str, ...], ...]  # one an analyzer; side by side they are the F features
+    idf: tuple[NDArray[np.float32], ...]  # likewise
     weights: sparse.csr_matrix  # (F, K) float32, of values that float16 holds exactly
     intercept: NDArray[np.float32]  # (K,)
     _words: Words = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        word, char = self.vectorizers
-        object.__setattr__(self, "_words", Words(word, char, self.weights))
+        word, char = self.vocabularies
+        object.__setattr__(self, "_words", Words(word, char, np.concatenate(self.idf), self.weights))
+
+    @property
+    def vectorizers(self) -> tuple[TfidfVectorizer, ...]:
+        """sklearn's, which make the same features; answers don't need them, and importing sklearn takes 2 s."""
+        return tuple(_vectorizer(i, *fitted) for i, fitted in enumerate(zip(self.vocabularies, self.idf, strict=True)))
 
     @classmethod
     def fit(
@@ -86,10 +94,8 @@ class Baseline:
         return cls(
             n_labels=n_labels,
             seen=seen,
-            vectorizers=tuple(
-                _vectorizer(i, vectorizer.get_feature_names_out().tolist(), vectorizer.idf_.astype(np.float32))
-                for i, vectorizer in enumerate(fitted)
-            ),
+            vocabularies=tuple(tuple(vectorizer.get_feature_names_out().tolist()) for vectorizer in fitted),
+            idf=tuple(vectorizer.idf_.astype(np.float32) for vectorizer in fitted),
             weights=sparse.csr_matrix(coefficients.T.astype(np.float32)),
             intercept=intercept,
         )
@@ -130,7 +136,7 @@ class Baseline:
         """
         from safetensors.numpy import save
 
-        idf = {f"idf_{i}": vectorizer.idf_ for i, vectorizer in enumerate(self.vectorizers)}
+        idf = {f"idf_{i}": values for i, values in enumerate(self.idf)}
         columns = np.uint16 if len(self.seen) <= np.iinfo(np.uint16).max else np.uint32
         tensors = {
             **idf,
@@ -140,9 +146,8 @@ class Baseline:
             "indices": self.weights.indices.astype(columns),
             "indptr": self.weights.indptr.astype(np.int64),
         }
-        vocabularies = [vectorizer.get_feature_names_out().tolist() for vectorizer in self.vectorizers]
         artifact.write_json(folder / FACTS, {"format": FORMAT, "n_labels": self.n_labels, "analyzers": ANALYZERS})
-        artifact.write_text(folder / VOCABULARY, json.dumps(vocabularies, ensure_ascii=False))
+        artifact.write_text(folder / VOCABULARY, json.dumps(self.vocabularies, ensure_ascii=False))
         with artifact.atomic_file(folder / WEIGHTS, "wb") as stream:
             stream.write(save(tensors))
 
@@ -188,14 +193,15 @@ class Baseline:
         _require(not len(indices) or (indices.min() >= 0 and indices.max() < len(seen)), "weights for unknown labels")
         _require(all(bool(np.isfinite(part).all()) for part in (data, intercept, *idf)), "a weight is not finite")
         weights = sparse.csr_matrix((data, indices, indptr), shape=(n_features, len(seen)))
-        vectorizers = tuple(_vectorizer(i, words, idf[i]) for i, words in enumerate(vocabularies))
-        return cls(n_labels, seen.astype(np.int64), vectorizers, weights, intercept)
+        return cls(n_labels, seen.astype(np.int64), tuple(map(tuple, vocabularies)), tuple(idf), weights, intercept)
 
 
 def _vectorizer(
-    position: int, vocabulary: list[str] | None = None, idf: NDArray[np.float32] | None = None
+    position: int, vocabulary: Sequence[str] | None = None, idf: NDArray[np.float32] | None = None
 ) -> TfidfVectorizer:
     """The analyzer at this position of `ANALYZERS`: ready to be fitted, or as it was fitted."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     analyzer, ngram_range = ANALYZERS[position]
     columns = None if vocabulary is None else {word: i for i, word in enumerate(vocabulary)}
     vectorizer = TfidfVectorizer(

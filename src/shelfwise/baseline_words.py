@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.feature_extraction.text import TfidfVectorizer
 
+TOKENS = (1, 2)  # of a word feature
+CHARACTERS = (2, 5)  # of an n-gram
 BYTES = 128 << 20  # of the words' margins; where more are needed, all are forgotten and begun anew
 LEAST_WORDS = 1_024  # that are remembered however many labels there are
 MOST_WORDS = 100_000  # and however few: a word and its n-grams take half a kilobyte, and clients can invent many
@@ -32,23 +33,37 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
 
+find_tokens = re.compile(r"\b\w\w+\b").findall  # as sklearn's vectorizers find them
+
+
+def ngrams(word: str) -> list[str]:
+    """The n-grams of characters of a word with a space on either side, as `char_wb` of sklearn counts them."""
+    padded = f" {word} "
+    found: list[str] = []
+    for n in range(CHARACTERS[0], CHARACTERS[1] + 1):
+        if n >= len(padded):  # counted once, however much shorter it is
+            found.append(padded)
+            break
+        found += [padded[i : i + n] for i in range(len(padded) - n + 1)]
+    return found
+
+
 class Words:
     """Margins of texts from those of their words. May be asked from several threads at once."""
 
-    def __init__(self, word: TfidfVectorizer, char: TfidfVectorizer, weights: sparse.csr_matrix) -> None:
-        """Around fitted vectorizers, both of which lower their texts' case.
+    def __init__(self, word: Sequence[str], char: Sequence[str], idf: Floats, weights: sparse.csr_matrix) -> None:
+        """Around what was fitted to texts in lower case.
 
         Args:
-            word: of tokens, and of pairs of neighbours.
-            char: of character n-grams inside words.
-            weights: (F, K) of all features, those of `word` first.
+            word: tokens, and pairs of neighbours with a space between them.
+            char: n-grams of characters.
+            idf: (F,) of all features, those of `word` first.
+            weights: (F, K) likewise.
         """
-        self._find_tokens = re.compile(word.token_pattern).findall
-        self._find_ngrams = char.build_analyzer()
-        self._tokens = _Tokens(word.vocabulary_)
-        self._first = len(word.vocabulary_)  # column of the first n-gram
-        self._ngrams: dict[str, int] = char.vocabulary_
-        self._idf = np.concatenate([word.idf_, char.idf_]).astype(np.float32)
+        self._tokens = _Tokens(word)
+        self._first = len(word)  # column of the first n-gram
+        self._ngrams = {ngram: column for column, ngram in enumerate(char)}
+        self._idf = idf
         self._weights = _Weights(weights)
         self._shape = weights.shape
         self._capacity = max(LEAST_WORDS, min(MOST_WORDS, BYTES // (4 * weights.shape[1])))
@@ -109,10 +124,10 @@ class Words:
         find = self._ngrams.get
         first = len(memory.position)
         for word in words:
-            found = Counter(column for column in map(find, self._find_ngrams(word)) if column is not None)
+            found = Counter(column for column in map(find, ngrams(word)) if column is not None)
             columns = np.array(sorted(found), np.int32)
             counts = np.array([found[column] for column in columns.tolist()], np.float32)
-            memory.add(word, self._tokens.numbers(self._find_tokens(word)), columns + self._first, counts)
+            memory.add(word, self._tokens.numbers(find_tokens(word)), columns + self._first, counts)
         new = memory.known().counts[first:]
         features = _Entries(_row_of_entry(new.indptr), new.indices, new.data.imag * self._idf[new.indices])
         memory.margins[first : first + len(words)] = self._weights.sums(features, len(words))
@@ -157,8 +172,8 @@ class _Weights:
 class _Tokens:
     """Tokens by number, so that pairs of neighbours are found without making a text of each."""
 
-    def __init__(self, vocabulary: dict[str, int]) -> None:
-        parts = [(feature.split(" "), column) for feature, column in vocabulary.items()]
+    def __init__(self, vocabulary: Sequence[str]) -> None:
+        parts = [(feature.split(" "), column) for column, feature in enumerate(vocabulary)]
         self._number = {
             token: i for i, token in enumerate(dict.fromkeys(itertools.chain.from_iterable(p for p, _ in parts)))
         }

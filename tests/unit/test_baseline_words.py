@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 
 import numpy as np
@@ -47,8 +48,17 @@ def fitted() -> Baseline:
 
 
 def made(fitted: Baseline) -> baseline_words.Words:
+    word, char = fitted.vocabularies
+    return baseline_words.Words(word, char, np.concatenate(fitted.idf), fitted.weights)
+
+
+def test_words_are_taken_apart_as_sklearn_does(fitted: Baseline, texts: list[str]) -> None:
     word, char = fitted.vectorizers
-    return baseline_words.Words(word, char, fitted.weights)
+    by_sklearn = char.build_analyzer()
+    for text in texts:
+        assert baseline_words.find_tokens(text) == re.findall(word.token_pattern, text)
+        for part in text.lower().split():
+            assert sorted(baseline_words.ngrams(part)) == sorted(by_sklearn(part))
 
 
 def test_they_are_sklearns_features_times_the_weights(fitted: Baseline, texts: list[str]) -> None:

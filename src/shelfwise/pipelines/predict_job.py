@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -85,8 +86,12 @@ class Job:
                 model = " then ".join(parts.tally.by_model)
                 parts.clear()
             else:
-                model, started = self.loaded().name, self._clock()
-                self._work(plan, parts, progress)
+                workers = self._workers(plan) if self._exact else 1
+                if workers == 1:
+                    self.loaded()
+                started = self._clock()
+                self._work(plan, parts, progress, workers)
+                model = "baseline" if workers > 1 else self.loaded().name
                 predict_files.put_together(plan, parts)
                 seconds = self._clock() - started
             rejects = plan.rejects if parts.tally.rejected else None
@@ -134,7 +139,14 @@ class Job:
     @property
     def _part_rows(self) -> int:
         """Rows of a part but the first ones."""
-        return self.settings.chunk_rows or (EXACT_PART_ROWS if self.loaded().exact else PART_ROWS)
+        return self.settings.chunk_rows or (EXACT_PART_ROWS if self._exact else PART_ROWS)
+
+    @cached_property
+    def _exact(self) -> bool:
+        """Whether an answer depends on its text alone, to the last bit: so it does for the baseline, loaded or not."""
+        if self._given or self.settings.which == "cascade":
+            return self.loaded().exact
+        return answering(self.run, configs.load(self.run / artifact.CONFIG), self.settings.which) == "baseline"
 
     def loaded(self) -> Answerer:
         """Who answers; loaded when it is first asked for."""
@@ -148,7 +160,7 @@ class Job:
                 self._answerer = Alone(Classifier.load(self.run, which=which, device=device, precision=precision))
         return self._answerer
 
-    def _work(self, plan: Plan, parts: Parts, progress: Progress | None) -> None:
+    def _work(self, plan: Plan, parts: Parts, progress: Progress | None, workers: int) -> None:
         """Do the parts that are not done."""
         first = len(parts.done)
         rows = iter(plan.stream)
@@ -158,13 +170,12 @@ class Job:
         if done and progress is not None:
             progress(done)
         chunks = _chunks(rows, first, self._part_rows)
-        answerer, workers = self.loaded(), self._workers(plan)
-        if not answerer.exact:
+        if not self._exact:
             ready = self._remembering(plan, parts, chunks)
         elif workers > 1:
             ready = self._by_workers(plan, chunks, workers)
         else:
-            top_k = self.settings.top_k
+            answerer, top_k = self.loaded(), self.settings.top_k
             ready = ((done_part(chunk, first, plan, answerer, top_k), None) for chunk, first in chunks)
         with closing(ready):
             for part, remembered in ready:
@@ -210,6 +221,7 @@ class Job:
         """Parts of the baseline, by processes beside this one."""
         with ExitStack() as stack:
             workers = [stack.enter_context(closing(Worker(self.run, self.settings.top_k, plan))) for _ in range(count)]
+            artifact.read_manifest(self.run)  # while they start; they take the files to be whole
             crew = stack.enter_context(closing(Crew([worker.do for worker in workers])))
             for _, part in crew.each(chunks):
                 yield part, None

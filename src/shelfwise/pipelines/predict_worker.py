@@ -70,10 +70,10 @@ class Worker:
     """A process that does parts of one job. Its methods are for one thread at a time."""
 
     def __init__(self, run: Path, top_k: int, plan: Plan) -> None:
-        """Start it; it loads its classifier when the first part comes.
+        """Start it; it loads its classifier when the first part comes, and takes the run folder to be whole.
 
         Args:
-            run: a run folder that was verified, whose baseline is to answer.
+            run: a run folder whose baseline is to answer.
             top_k: of the answers.
             plan: the job's.
         """
