@@ -1,4 +1,4 @@
-"""Where the time of a training step goes on a GPU, from torch's profiler."""
+"""Where the time of a step goes on a GPU, from torch's profiler."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ KINDS = {
     "attend": "attention forward",
     "attend_backward": "attention backward",
     "activate": "activation",
-    "triton": "norms, residuals, the rest of the layers",
+    **dict.fromkeys(("triton", "norm"), "norms, residuals, the rest of the layers"),
+    "log_sum": "sums over the vocabulary",
     **dict.fromkeys(("softmax", "nll_loss", "multi_tensor", "adam"), "loss and optimiser"),
 }
-PRODUCTS = ("aten::mm", "aten::addmm", "aten::_scaled_mm", "aten::bmm")
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_", "aten::_scaled_mm", "aten::bmm")
 ADAPTERS = 64  # products with a side of no more than this are adapters'
 OTHERS = 12  # that are named one by one
 

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 import _bench
+import _profile
 from inference_speed import matrix_weights
 from shelfwise.modeling.packed import completion as completions
 from shelfwise.modeling.packed.completion import Completion
@@ -238,6 +239,12 @@ def led(
     with Counted() as counted:
         _, rate = timed(asking.log_probs, names, options.repeats)
         tokens = counted.tokens / (options.repeats + 1) / len(names)
+    profile: dict[str, Any] = {}
+    if options.profile:
+        recording = _profile.Profile()
+        recording.begin()
+        asking.log_probs(names)
+        profile = {"profile": recording.end(1)}
     some = names[: options.exact // 16 or 1]
     _, exact = timed(replace(engine, inference=replace(found, tolerance=0)).log_probs, some, 1)
     return {
@@ -257,6 +264,7 @@ def led(
         "bound_bf16_products_per_s": round(top * 1e12 / (2 * matrix_weights(config) * tokens)),
         "ceiling_tflops": round(top),
         "peak_gib": round(peak(), 1),
+        **profile,
     }
 
 
@@ -274,6 +282,7 @@ def main() -> None:
     parser.add_argument("--name", default="completion_speed", help="of the result file")
     parser.add_argument("--record", type=Path, help="write what the trained run answers into this .npz, and end")
     parser.add_argument("--answers", type=Path, help="a recorded .npz, of the same names and tolerances")
+    parser.add_argument("--profile", action="store_true", help="where the time of a 7B shape goes, by kernel")
     parser.add_argument("--tiny", action="store_true", help="small shapes, to try the script on a CPU")
     options = parser.parse_args()
     from shelfwise.data.catalogue import read_catalogue
