@@ -45,7 +45,7 @@ def row_of(number: int, source: str, cells: Sequence[str], columns: Sequence[str
         lines: how many lines of the file the row takes.
     """
     width = len(columns)
-    if len(cells) < width or any(cell.strip() for cell in cells[width:]):
+    if len(cells) != width and (len(cells) < width or any(cell.strip() for cell in cells[width:])):
         reason = f"{len(cells)} {'cell' if len(cells) == 1 else 'cells'} where the header has {width}"
         if len(cells) > width:
             reason += "; too many: " + ", ".join(f"'{shown(cell)}'" for cell in cells[width : width + 3])
