@@ -1,12 +1,16 @@
 """How fast the baseline is on a CPU: its margins beside sklearn's way, and file to file.
 
     python benchmarks/baseline_speed.py CATALOGUE [--rows 500000] [--repeats 3]
+    python benchmarks/baseline_speed.py CATALOGUE --run RUN [--rows 2000]      # a language model's run instead
 
 A baseline is trained on the catalogue's names. `margins`: its margins of 4,096 names, as sklearn computes features and
 a sparse product weighs them, and word by word, in turn. `predict`: `shelfwise predict` in a process of its own, loading
 included, on a file of `--rows` rows, of which each name is one of the catalogue with a number behind it, so that next
 to none occurs twice. `products_per_s` counts from the command's start to its end; `steady` is the job's own rate
 between its first and its last quarter.
+
+`--run` measures a run of a language model likewise, loading included, and what the processor allows: the rate of its
+fp32 products (2,048 cubed, the best of ten), over the multiplications of a name.
 """
 
 from __future__ import annotations
@@ -100,10 +104,51 @@ def predicted(run: Path, source: Path, rows: int, workers: int, out: Path) -> di
     return {"seconds": seconds, "steady": steady, "sha256": sha256(out)}
 
 
+def language_model(run: Path, source: Path, names: list[str], options: argparse.Namespace) -> dict[str, Any]:
+    """A trained run, file to file on a CPU, beside the bound of the arithmetic."""
+    import torch
+    from transformers import AutoConfig
+
+    from inference_speed import matrix_weights
+    from shelfwise import artifact
+    from shelfwise import config as configs
+    from shelfwise.modeling import registry
+    from shelfwise.modeling.encoding import Encoder, load_tokenizer
+    from shelfwise.prompts import PromptFormat
+
+    config = configs.load(run / artifact.CONFIG)
+    folder = registry.resolve(config.model).folder
+    encoder = Encoder(load_tokenizer(run / artifact.TOKENIZER), PromptFormat.load(run / artifact.PROMPT))
+    tokens = statistics.mean(map(len, encoder.encode(names)))
+    weights = matrix_weights(AutoConfig.from_pretrained(folder))
+    a, b = torch.randn(2, 2048, 2048)
+    best = 0.0
+    for _ in range(10):
+        began = time.perf_counter()
+        a @ b
+        best = max(best, 2 * 2048**3 / (time.perf_counter() - began))
+    runs = [predicted(run, source, options.rows, 1, source.with_name("out.csv")) for _ in range(options.repeats)]
+    middle = statistics.median(one["seconds"] for one in runs)
+    return {
+        "what": "predict",
+        "model": f"{config.model} {config.method}",
+        "rows": options.rows,
+        "cores": len(os.sched_getaffinity(0)),
+        "workers": 1,
+        "products_per_s": round(options.rows / middle, 1),
+        "products_per_s_steady": round(statistics.median(one["steady"] for one in runs), 1),
+        "seconds": [round(one["seconds"], 1) for one in runs],
+        "tokens_per_product": round(tokens, 1),
+        "fp32_gflops": round(best / 1e9),
+        "bound_products_per_s": round(best / (2 * weights * tokens), 1),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("catalogue", type=Path)
-    parser.add_argument("--rows", type=int, default=500_000)
+    parser.add_argument("--rows", type=int)
+    parser.add_argument("--run", type=Path, help="of a language model")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=_bench.RESULTS)
     options = parser.parse_args()
@@ -111,7 +156,18 @@ def main() -> None:
     from shelfwise.data.catalogue import read_catalogue
     from shelfwise.pipelines.train import train
 
+    options.rows = options.rows or (2_000 if options.run else 500_000)
     names = [product.name for product in read_catalogue(options.catalogue).products]
+    if options.run:
+        some = random.Random(0).sample(sorted(set(names)), options.rows)
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "feed.csv"
+            with source.open("w", encoding="utf-8", newline="") as stream:
+                csv.writer(stream).writerows([["product"], *([name] for name in some)])
+            row = language_model(options.run, source, some, options)
+        _bench.say(row)
+        _bench.write("model_speed_cpu", [row], options.out)
+        return
     draw = random.Random(0)
     with tempfile.TemporaryDirectory() as folder:
         run, source = Path(folder) / "run", Path(folder) / "feed.csv"

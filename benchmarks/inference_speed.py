@@ -39,7 +39,8 @@ def matrix_weights(config: Any) -> int:
     """Weights that every token is multiplied with: all but embeddings and head."""
     hidden, layers = config.hidden_size, config.num_hidden_layers
     if config.model_type == "llama":
-        return int(layers * (4 * hidden * hidden + 3 * hidden * config.intermediate_size))
+        shared = hidden * config.num_key_value_heads // config.num_attention_heads
+        return int(layers * hidden * (2 * hidden + 2 * shared + 3 * config.intermediate_size))
     width = hidden // config.num_attention_heads
     return int(layers * (hidden * (hidden + 2 * width) + 9 * hidden * hidden))
 
