@@ -89,10 +89,9 @@ def predicted(run: Path, source: Path, rows: int, workers: int, out: Path) -> di
     parts, stamps = out.with_name(f".{out.name}.parts"), []
     while process.poll() is None:
         done = sum(path.suffix == ".out" for path in parts.iterdir()) if parts.is_dir() else 0
-        # The first parts are small.
-        stamps.append(
-            (sum(min(FIRST_PART_ROWS << number, EXACT_PART_ROWS) for number in range(done)), time.perf_counter())
-        )
+        # The first parts are small, and so may the last one be.
+        full = sum(min(FIRST_PART_ROWS << number, EXACT_PART_ROWS) for number in range(done))
+        stamps.append((min(full, rows), time.perf_counter()))
         time.sleep(0.1)
     assert process.stdout is not None
     json.loads(process.stdout.read())

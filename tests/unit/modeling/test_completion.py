@@ -89,6 +89,30 @@ def test_lots_batches_and_states_may_be_cut_anywhere(monkeypatch, names_at_once)
     torch.testing.assert_close(some.log_probs(rows, scale=4), wanted, atol=1e-4, rtol=1e-4)
 
 
+def test_what_is_asked_next_does_not_depend_on_how_batches_were_cut():
+    """So that answers that were written down on one machine say on another what to ask."""
+    from dataclasses import dataclass, field
+
+    @dataclass(frozen=True, slots=True)
+    class Heard(Completion):
+        asked: list = field(default_factory=list)
+
+        def _wait(self, number, step, asked):
+            self.asked.append((asked.names.tolist(), asked.chains.tolist()))
+            return Completion._wait(self, number, step, asked)
+
+    engine = engine_of("llama", 10)
+    plain = completion_of(engine, 1e-2)
+    rows = engine.encoder.encode([f"{name} {i}" for name in NAMES for i in range(20)])
+    found = []
+    for scale in (0, 4):
+        heard = Heard(**{name: getattr(plain, name) for name in Completion.__dataclass_fields__})
+        replace(heard, names_at_once=len(rows) << scale).log_probs(rows, scale)  # lots stay whole
+        found.append(heard.asked)
+    assert len(found[0]) > 2
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("architecture", ["llama", "falcon"])
 def test_no_token_passes_twice(architecture, monkeypatch):
     """Asked for everything, a name and the tree behind it: each prefix once, whatever the order."""

@@ -100,7 +100,8 @@ def measured():
 def estimated_themselves():
     """Result files whose rows say what `shelfwise train` had estimated before."""
     return [
-        *RESULTS.glob("*_h200.json"),
+        *RESULTS.glob("training_speed*_h200*.json"),
+        *RESULTS.glob("training_profile_*.json"),
         *RESULTS.glob("training_speed*_h100.json"),
         RESULTS / "training_speed_full.json",
     ]

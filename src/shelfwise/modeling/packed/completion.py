@@ -209,8 +209,10 @@ class Completion:
                 hidden = stack(self.packed, tiles.ids, kept.in_tiles(tiles, batch.tile, first), keep)
                 answers.append(self._answers(hidden, np.zeros(last.sum(), dtype=np.int64)))
                 order.append(name[last])
-            of_name = np.concatenate(order)
-            return names, _Asked(of_name, np.zeros_like(of_name), on_its_way(torch.cat(answers)))
+            by_name = _sent(device, np.argsort(np.concatenate(order)))
+            found = torch.cat(answers).view(len(rows), -1)[by_name].flatten()
+            of_name = np.arange(len(rows))
+            return names, _Asked(of_name, np.zeros_like(of_name), on_its_way(found))
 
     def _ask(self, names: _Names, of_name: NDArray[np.int64], of_chain: NDArray[np.int64], scale: int) -> _Asked:
         """Pass chains through behind names, pairwise, and ask what is in them and what follows."""
