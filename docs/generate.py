@@ -287,8 +287,9 @@ def few_examples_table() -> str:
 
 def training_speed_table() -> str:
     """How fast both 7B models are fine-tuned, beside transformers and PEFT; what was measured again, as it is now."""
-    new = ("llama_peers_h100", "llama_h100", "falcon_h100", "full_h100", "full", "llama", "falcon")
-    sources = results(*(f"training_speed_{name}" for name in (*new, "llama_h200", "falcon_h200")))
+    h200 = ("llama_peers_h200", "llama_qlora_h200", "falcon_h200_again", "falcon_peers_h200")
+    h100 = ("llama_peers_h100", "llama_h100", "falcon_h100", "full_h100", "full")
+    sources = results(*(f"training_speed_{name}" for name in (*h200, *h100, "llama_h200", "falcon_h200")))
     headings = "model, GPU, setting, rows a step, tokens/s, computed, products/s, peak GiB, times the reference"
     lines: dict[tuple[Value, ...], list[str]] = {}
     for source in sources:
@@ -406,7 +407,7 @@ def serve_latency_table() -> str:
 
 def cpu_speed_table() -> str:
     """File to file on two CPU cores: the baseline, and files far larger than memory."""
-    sources = results("baseline_speed", "predict_scale_baseline", "predict_scale_tiny-llama")
+    sources = results("baseline_speed", "model_speed_cpu", "predict_scale_baseline", "predict_scale_tiny-llama")
     if not sources:
         return unmeasured("python benchmarks/baseline_speed.py bigbasket_products.csv")
     lines = []
