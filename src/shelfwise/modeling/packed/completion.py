@@ -40,6 +40,7 @@ _COARSE = 0.02  # of what is open, left for later while it is more than what is 
 _NAMES = 512  # of a lot at most
 _SLOTS = 32  # of a name: its own tokens and those of prefixes that others continue; 24 on average (docs/lab-notes.md)
 _SHARE = 0.5  # of the free memory, for the lots that take turns
+_ON_CPU = 512 << 20  # bytes that count as free on a CPU
 _TURNS = 2  # lots under way at once
 _STATES = 4_096  # whose logits over the vocabulary are held at once
 
@@ -272,13 +273,14 @@ class Completion:
 
 
 def _names_at_once(packed: PackedModel) -> int:
+    """As many as there is memory for; a CPU's batches are small, so it gains nothing by many."""
     device = packed.cos.device
-    if device.type != "cuda":
-        return _NAMES
     _, kv_heads, width = packed.heads
     name = _SLOTS * len(packed.calm) * 2 * kv_heads * width * packed.dtype.itemsize
-    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-    free -= torch.cuda.memory_allocated(device)
+    free = _ON_CPU
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+        free -= torch.cuda.memory_allocated(device)
     return int(min(_NAMES, max(1, free * _SHARE / _TURNS // name)))
 
 
