@@ -53,7 +53,10 @@ def load(model: nn.Module, folder: Path) -> nn.Module:
     try:
         return _without_input_copies(PeftModel.from_pretrained(model, str(folder))).eval()
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise CorruptArtifactError(f"{folder}: no adapter that fits this base model ({error}).") from error
+        raise CorruptArtifactError(
+            f"{folder}: no adapter that fits this base model ({error}). Was it trained on another one? Else "
+            "copy the run folder again."
+        ) from error
 
 
 def plain(model: Any) -> Any:
@@ -87,7 +90,10 @@ def merge(model: Any, dtype: torch.dtype) -> nn.Module:
                 down, up = module.lora_A[adapter].weight.float(), module.lora_B[adapter].weight.float()
                 weight.addmm_(up, down, alpha=module.scaling[adapter])
             if not torch.isfinite(weight).all():
-                raise CorruptArtifactError(f"{name}: with its adapter this layer's weights are no numbers.")
+                raise CorruptArtifactError(
+                    f"{name}: with its adapter this layer's weights are no numbers. Train the run again, at a lower "
+                    "--learning-rate."
+                )
         plain = base
         if hasattr(base.weight, "quant_state"):
             plain = nn.Linear(base.in_features, base.out_features, bias=False, device="meta")

@@ -99,7 +99,10 @@ def load(folder: Path, settings: LoadSettings, pad_token_id: int) -> nn.Module:
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise StorageError(f"{folder}: could not be read ({error}).") from error
-        raise CorruptArtifactError(f"{folder}: no model that transformers can load ({error}).") from error
+        raise CorruptArtifactError(
+            f"{folder}: no model that transformers can load ({error}). Name another folder, or copy the model "
+            "again, whole."
+        ) from error
     except RuntimeError as error:
         if "mismatched" not in str(error):
             raise

@@ -199,7 +199,10 @@ def _reading(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, SafetensorError) as error:
-        raise CorruptArtifactError(f"{folder}: its training state can't be read ({error}).") from error
+        raise CorruptArtifactError(
+            f"{folder}: its training state can't be read ({error}). Remove this checkpoint: --resume then goes on from "
+            "the one before it."
+        ) from error
 
 
 def _values(folder: Path) -> dict[str, Any]:

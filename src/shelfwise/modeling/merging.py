@@ -73,7 +73,9 @@ def reload(folder: Path, objective: Objective, device: str) -> Any:
     try:
         model = backbone.model_class(objective).from_pretrained(folder, dtype="auto", local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise CorruptArtifactError(f"{folder}: transformers can't load what was exported ({error}).") from error
+        raise CorruptArtifactError(
+            f"{folder}: transformers can't load what was exported ({error}). Export it again."
+        ) from error
     return model.to(resolve_device(device)).eval()
 
 
@@ -81,6 +83,9 @@ def _dequantised(model: Any) -> Any:
     """The model with plain layers in the place of 4-bit ones, holding the values that those stand for."""
     plain = model.dequantize()
     if any(type(module).__name__ == "Linear4bit" for module in plain.modules()):
-        raise CorruptArtifactError("A quantised layer could not be dequantised, so its adapter can't be merged.")
+        raise CorruptArtifactError(
+            "A quantised layer could not be dequantised, so its adapter can't be merged. Export on the machine that "
+            "trained it, or with the bitsandbytes that it was trained with."
+        )
     plain.config.__dict__.pop("quantization_config", None)
     return plain

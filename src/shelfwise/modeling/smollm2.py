@@ -88,7 +88,9 @@ def _verify(path: Path) -> None:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     if digest.hexdigest() != GGUF_SHA256:
-        raise CorruptArtifactError(f"{path}: not the pinned {GGUF} of {WHEEL} {VERSION} (its SHA-256 differs).")
+        raise CorruptArtifactError(
+            f"{path}: not the pinned {GGUF} of {WHEEL} {VERSION} (its SHA-256 differs). Fetch that version again."
+        )
 
 
 @contextmanager
