@@ -157,6 +157,12 @@ class Parts:
             self.tally = Tally()
             self._restore_parts()
 
+    def recount(self) -> None:
+        """Count what is on the disk: Ctrl-C may come when a part is there and not counted yet."""
+        if self.stage == "working":
+            self.done, self.tally = [], Tally()
+            self._restore_parts()
+
     def _restore_parts(self) -> None:
         while (marker := self.folder / f"{len(self.done):06}.json").is_file():
             try:
@@ -224,6 +230,7 @@ def opened(out: Path, job: Mapping[str, object], *, resume: bool, force: bool) -
             parts.clear()
             raise
         except KeyboardInterrupt as error:
+            parts.recount()
             if not parts.done:
                 raise
             raise InterruptedRunError(f"{out}: interrupted. {_kept(parts)}") from error

@@ -244,6 +244,23 @@ def test_an_interruption_leaves_what_stood_there_before(job: Job) -> None:
     assert sorted(path.name for path in job.folder.iterdir())[1:] == ["in.csv", "out.csv", "out.rejects.csv"]
 
 
+def test_an_interruption_right_behind_a_part_counts_the_part(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is on the disk is done, though the job had no time to count it; it used to be thrown away."""
+    real = predict_parts.write_json
+
+    def write(path: Path, document: object) -> None:
+        real(path, document)
+        if path.name == "000000.json":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict_parts, "write_json", write)
+    source = job.file("in.csv", BAD_ROWS)
+    with pytest.raises(InterruptedRunError, match=r"interrupted\. 2 rows are done and kept"):
+        job.predict(source, chunk_rows=2)
+    monkeypatch.undo()
+    assert job.predict(source, chunk_rows=2, resume=True).resumed == 2
+
+
 @pytest.mark.parametrize(("full", "kind"), [("out.csv", "out"), ("out.rejects.csv", "rejects")])
 def test_a_full_disk_is_a_storage_error_that_names_the_file_and_leaves_none(
     job: Job, monkeypatch: pytest.MonkeyPatch, full: str, kind: str
