@@ -122,8 +122,7 @@ class Job:
 
     def about(self) -> str:
         """How who answers was made, in words; empty where there is nothing to say, or nobody knows the run."""
-        which = "auto" if self.settings.which == "cascade" else self.settings.which
-        if self._given or answering(self.run, configs.load(self.run / artifact.CONFIG), which) != "blend":
+        if self._given or self._answering != "blend":
             return ""
         blend = blend_of(self.run)
         return blend.told if blend else ""
@@ -146,7 +145,13 @@ class Job:
         """Whether an answer depends on its text alone, to the last bit: so it does for the baseline, loaded or not."""
         if self._given or self.settings.which == "cascade":
             return self.loaded().exact
-        return answering(self.run, configs.load(self.run / artifact.CONFIG), self.settings.which) == "baseline"
+        return self._answering == "baseline"
+
+    @cached_property
+    def _answering(self) -> Literal["model", "blend", "baseline"]:
+        """Who answers of the run, or behind its baseline; known from its configuration."""
+        which = "auto" if self.settings.which == "cascade" else self.settings.which
+        return answering(self.run, configs.load(self.run / artifact.CONFIG), which)
 
     def loaded(self) -> Answerer:
         """Who answers; loaded when it is first asked for."""
