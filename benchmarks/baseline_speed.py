@@ -10,7 +10,8 @@ to none occurs twice. `products_per_s` counts from the command's start to its en
 between its first and its last quarter.
 
 `--run` measures a run of a language model likewise, loading included, and what the processor allows: the rate of its
-fp32 products (2,048 cubed, the best of ten), over the multiplications of a name.
+products (2,048 cubed, the best of ten) in the run's precision there, over the multiplications of a name. `taskset -c
+0,1 python ...` gives two cores of many.
 """
 
 from __future__ import annotations
@@ -81,6 +82,8 @@ def predicted(run: Path, source: Path, rows: int, workers: int, out: Path) -> di
         str(source),
         "--out",
         str(out),
+        "--device",
+        "cpu",
         "--force",
         "--json",
     ]
@@ -112,6 +115,7 @@ def language_model(run: Path, source: Path, names: list[str], options: argparse.
     from shelfwise import config as configs
     from shelfwise.modeling import registry
     from shelfwise.modeling.encoding import Encoder, load_tokenizer
+    from shelfwise.modeling.hardware import DTYPES, resolve_precision
     from shelfwise.prompts import PromptFormat
 
     config = configs.load(run / artifact.CONFIG)
@@ -119,7 +123,8 @@ def language_model(run: Path, source: Path, names: list[str], options: argparse.
     encoder = Encoder(load_tokenizer(run / artifact.TOKENIZER), PromptFormat.load(run / artifact.PROMPT))
     tokens = statistics.mean(map(len, encoder.encode(names)))
     weights = matrix_weights(AutoConfig.from_pretrained(folder))
-    a, b = torch.randn(2, 2048, 2048)
+    precision = resolve_precision("auto", torch.device("cpu"), weights)
+    a, b = torch.randn(2, 2048, 2048).to(DTYPES[precision])
     best = 0.0
     for _ in range(10):
         began = time.perf_counter()
@@ -132,13 +137,21 @@ def language_model(run: Path, source: Path, names: list[str], options: argparse.
         "model": f"{config.model} {config.method}",
         "rows": options.rows,
         "cores": len(os.sched_getaffinity(0)),
+        "processor": processor(),
+        "precision": precision,
         "workers": 1,
         "products_per_s": round(options.rows / middle, 1),
         "seconds": [round(one["seconds"], 1) for one in runs],
         "tokens_per_product": round(tokens, 1),
-        "fp32_gflops": round(best / 1e9),
+        "gflops": round(best / 1e9),
         "bound_products_per_s": round(best / (2 * weights * tokens), 1),
     }
+
+
+def processor() -> str:
+    """What Linux calls it."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
 
 
 def main() -> None:

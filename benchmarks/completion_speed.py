@@ -37,7 +37,7 @@ from training_speed import NAMES, ceiling, forget, peak
 from true_size import shape
 
 REPEATS = 3
-NAMES_AT_ONCE = 512  # whose keys and values take up to 16 GiB in LLaMA2-7B; two lots take turns
+AT_ONCE = 512  # names of a lot, whose keys and values take up to 8 GiB in LLaMA2-7B; two lots take turns
 
 
 Answers = dict[tuple[int, int], Any]  # by lot and step
@@ -174,23 +174,23 @@ class Leader:
     encoder: Any
     labels: Any
     vocabulary: int
-    answers: dict[float, Answers]  # by tolerance
+    answers: dict[tuple[float, int], Answers]  # by tolerance and names at once
 
 
-def recorded(engine: Any, names: Sequence[str], tolerances: Sequence[float]) -> Leader:
+def recorded(engine: Any, names: Sequence[str], options: argparse.Namespace) -> Leader:
     """What the trained run answers, step by step."""
-    answers: dict[float, Answers] = {}
-    for tolerance in tolerances:
-        alike = replace(engine.inference, tolerance=tolerance, names_at_once=NAMES_AT_ONCE)
-        replace(engine, inference=with_answers(Heard, alike, answers.setdefault(tolerance, {}))).log_probs(names)
+    answers: dict[tuple[float, int], Answers] = {}
+    for tolerance, lot in itertools.product(options.tolerances, options.at_once):
+        alike = replace(engine.inference, tolerance=tolerance, names_at_once=lot)
+        replace(engine, inference=with_answers(Heard, alike, answers.setdefault((tolerance, lot), {}))).log_probs(names)
     return Leader(engine.encoder, engine.labels, engine.inference.head.weight.shape[0], answers)
 
 
 def kept(leader: Leader, path: Path) -> None:
     """Write its answers down."""
     arrays = {
-        f"{tolerance}/{number}/{step}": answers
-        for tolerance, of in leader.answers.items()
+        f"{tolerance}/{lot}/{number}/{step}": answers
+        for (tolerance, lot), of in leader.answers.items()
         for (number, step), answers in of.items()
     }
     np.savez_compressed(path, vocabulary=np.array(leader.vocabulary), **arrays)
@@ -203,18 +203,25 @@ def reread(run: Path, path: Path) -> Leader:
     from shelfwise.modeling.encoding import Encoder, load_tokenizer
     from shelfwise.prompts import PromptFormat
 
-    answers: dict[float, Answers] = {}
+    answers: dict[tuple[float, int], Answers] = {}
     with np.load(path) as file:
         for name in set(file.files) - {"vocabulary"}:
-            tolerance, number, step = name.split("/")
-            answers.setdefault(float(tolerance), {})[int(number), int(step)] = file[name]
+            tolerance, lot, number, step = name.split("/")
+            answers.setdefault((float(tolerance), int(lot)), {})[int(number), int(step)] = file[name]
         vocabulary = int(file["vocabulary"])
     encoder = Encoder(load_tokenizer(run / artifact.TOKENIZER), PromptFormat.load(run / artifact.PROMPT))
     return Leader(encoder, Labels.load(run / artifact.LABELS), vocabulary, answers)
 
 
 def led(
-    architecture: str, precision: str, tolerance: float, leader: Leader, names: list[str], top: float, options: Any
+    architecture: str,
+    precision: str,
+    tolerance: float,
+    lot: int,
+    leader: Leader,
+    names: list[str],
+    top: float,
+    options: argparse.Namespace,
 ) -> dict[str, Any]:
     """A 7B shape led by the trained run."""
     import torch
@@ -234,8 +241,8 @@ def led(
     found = Completion.of(model, ends, dtype=DTYPES["bf16" if fp8 else precision], fp8=fp8)
     assert found is not None
     engine = Engine.of(model, leader.encoder, "completion", leader.labels, device, "bf16" if fp8 else precision)
-    alike = replace(found, tolerance=tolerance, names_at_once=NAMES_AT_ONCE)
-    asking = replace(engine, inference=with_answers(Led, alike, leader.answers[tolerance]))
+    alike = replace(found, tolerance=tolerance, names_at_once=lot)
+    asking = replace(engine, inference=with_answers(Led, alike, leader.answers[tolerance, lot]))
     with Counted() as counted:
         _, rate = timed(asking.log_probs, names, options.repeats)
         tokens = counted.tokens / (options.repeats + 1) / len(names)
@@ -253,7 +260,7 @@ def led(
         "precision": precision,
         "products": len(names),
         "labels": len(leader.labels),
-        "names_at_once": NAMES_AT_ONCE,
+        "names_at_once": lot,
         "passes": round(counted.passes / (options.repeats + 1)),
         "tolerance": tolerance,
         "tokens_per_product": round(tokens, 1),
@@ -276,6 +283,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", choices=list(NAMES), default=list(NAMES))
     parser.add_argument("--precisions", nargs="+", default=["bf16", "fp8"])
     parser.add_argument("--tolerances", nargs="+", type=float, default=[1e-4, 1e-3, 1e-2])
+    parser.add_argument("--at-once", nargs="+", type=int, default=[AT_ONCE], help="names of a lot, for the 7B shapes")
     parser.add_argument("--names", type=int, help="most test names")
     parser.add_argument("--exact", type=int, default=1024, help="names that are scored by the whole tree")
     parser.add_argument("--repeats", type=int, default=REPEATS)
@@ -295,7 +303,7 @@ def main() -> None:
         from shelfwise.classifier import Classifier
 
         engine = Classifier.load(options.run, which="model", precision="fp32").scorer
-        kept(recorded(engine, names, options.tolerances), options.record)
+        kept(recorded(engine, names, options), options.record)
         return
     top = ceiling()
     rows: list[dict[str, Any]] = []
@@ -304,12 +312,13 @@ def main() -> None:
     else:
         rows, engine = trained(options.run, options.catalogue, options)
         _bench.write(options.name, rows, options.out)
-        leader = recorded(engine, names, options.tolerances)
+        leader = recorded(engine, names, options)
     for architecture in options.models:
-        for precision, tolerance in itertools.product(options.precisions, options.tolerances):
+        settings = itertools.product(options.precisions, options.tolerances, options.at_once)
+        for precision, tolerance, lot in settings:
             gc.collect()
             forget()
-            rows.append(led(architecture, precision, tolerance, leader, names, top, options))
+            rows.append(led(architecture, precision, tolerance, lot, leader, names, top, options))
             _bench.say(rows[-1])
             _bench.write(options.name, rows, options.out)
 
