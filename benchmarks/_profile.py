@@ -13,6 +13,7 @@ from typing import Any
 KINDS = {
     "attend": "attention forward",
     "attend_backward": "attention backward",
+    "keep": "keys and values kept",
     "activate": "activation",
     **dict.fromkeys(("triton", "norm"), "norms, residuals, the rest of the layers"),
     "log_sum": "sums over the vocabulary",

@@ -137,7 +137,6 @@ def language_model(run: Path, source: Path, names: list[str], options: argparse.
         "model": f"{config.model} {config.method}",
         "rows": options.rows,
         "cores": len(os.sched_getaffinity(0)),
-        "processor": processor(),
         "precision": precision,
         "workers": 1,
         "products_per_s": round(options.rows / middle, 1),
@@ -148,18 +147,13 @@ def language_model(run: Path, source: Path, names: list[str], options: argparse.
     }
 
 
-def processor() -> str:
-    """What Linux calls it."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("catalogue", type=Path)
     parser.add_argument("--rows", type=int)
     parser.add_argument("--run", type=Path, help="of a language model")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--name", default="model_speed_cpu", help="of the result file of --run")
     parser.add_argument("--out", type=Path, default=_bench.RESULTS)
     options = parser.parse_args()
     from shelfwise.config import parse
@@ -176,7 +170,7 @@ def main() -> None:
                 csv.writer(stream).writerows([["product"], *([name] for name in some)])
             row = language_model(options.run, source, some, options)
         _bench.say(row)
-        _bench.write("model_speed_cpu", [row], options.out)
+        _bench.write(options.name, [row], options.out)
         return
     draw = random.Random(0)
     with tempfile.TemporaryDirectory() as folder:

@@ -61,6 +61,40 @@ def test_attention_of_new_tokens_with_kept_ones(shape: tuple[int, int, int]) -> 
     assert error(found, wanted) < 1e-2
 
 
+@pytest.mark.parametrize("most", [1, 2, 6])
+@pytest.mark.parametrize("shape", [(32, 32, 128), (71, 1, 64), (9, 3, 64)], ids=str)
+def test_attention_of_few_new_tokens(shape: tuple[int, int, int], most: int) -> None:
+    """Heads that share keys are computed together, as many as fit."""
+    torch.manual_seed(0)
+    heads, kv_heads, width = shape
+    new = torch.randint(1, most + 1, (50,))
+    new[7] = most
+    lengths = new + torch.randint(0, 40, (50,))
+    slots = torch.full((50, 46), -1, dtype=torch.int32)
+    for path, tokens in enumerate(lengths.tolist()):
+        slots[path, :tokens] = torch.randperm(300)[:tokens]
+    paths = attention.Paths(*(t.int().cuda() for t in (slots, lengths, new.cumsum(0) - new, new)), most)
+    qkv = torch.randn(int(new.sum()), (heads + 2 * kv_heads) * width, device="cuda")
+    kept = torch.randn(300, 2 * kv_heads * width, device="cuda")
+    tables = attention.rotary_tables(1 / 10000 ** (torch.arange(0, width, 2, device="cuda") / width), 128)
+    wanted = attention.path_attention(qkv, kept, *tables, paths, shape, kernel=False)
+    found = attention.path_attention(qkv.bfloat16(), kept.bfloat16(), *tables, paths, shape, kernel=True)
+    assert error(found, wanted) < 1e-2
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 128), (71, 1, 64), (9, 3, 64)], ids=str)
+def test_keys_and_values_are_kept(shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    heads, kv_heads, width = shape
+    qkv = torch.randn(50, (heads + 2 * kv_heads) * width, device="cuda").bfloat16()
+    slots, position = torch.randperm(300)[:50].cuda(), torch.randint(0, 128, (50,)).int().cuda()
+    tables = attention.rotary_tables(1 / 10000 ** (torch.arange(0, width, 2, device="cuda") / width), 128)
+    found, wanted = (torch.zeros(300, 2 * kv_heads * width, device="cuda").bfloat16() for _ in range(2))
+    attention.keep(qkv, found, slots, position, *tables, shape, kernel=True)
+    attention.keep(qkv, wanted, slots, position, *tables, shape, kernel=False)
+    torch.testing.assert_close(found, wanted)
+
+
 @pytest.mark.parametrize("width", [100, 2048, 49152])
 def test_log_sums(width: int) -> None:
     torch.manual_seed(0)

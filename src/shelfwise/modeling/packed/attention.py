@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor
 # Query heads of one key and value head that a program of the backward pass takes one after the other. Falcon-7B has 71
 # of them: in one program they would leave most of a GPU idle.
 CHUNK = 9
+_ROWS = 16  # of a tensor core's product
+_KEYS = 32  # of a path at once
+_PATH_WARPS = 1
 
 
 def rotary_tables(inverse_frequencies: Tensor, length: int) -> tuple[Tensor, Tensor]:
@@ -31,22 +35,52 @@ def supported(head_width: int, device: torch.device) -> bool:
 
 def reference(qkv: Tensor, cos: Tensor, sin: Tensor, position: Tensor, end: Tensor, shape: list[int]) -> Tensor:
     """What `tile_attention` computes, in plain torch; any device, any dtype, differentiable."""
+    return plain(cos, sin, position, end, shape)(qkv)
+
+
+def plain(cos: Tensor, sin: Tensor, position: Tensor, end: Tensor, shape: list[int]) -> Callable[[Tensor], Tensor]:
+    """`reference` for all layers of a batch: what depends on where tokens stand alone is computed once.
+
+    Args:
+        cos: as of `tile_attention`, and all that follow.
+        sin: see `cos`.
+        position: see `cos`.
+        end: see `cos`.
+        shape: see `cos`.
+
+    Returns:
+        From `qkv` to (T, H * width).
+    """
     heads, kv_heads, width, tile = shape
-    tiles = qkv.shape[0] // tile
-    q, k, v = torch.split(qkv.view(tiles, tile, -1, width), [heads, kv_heads, kv_heads], dim=2)
-    turn = (cos[position.long()].view(tiles, tile, 1, -1), sin[position.long()].view(tiles, tile, 1, -1))
-    q, k, v = (t.transpose(1, 2) for t in (_turn(q, *turn), _turn(k, *turn), v))
+    tiles, group = len(position) // tile, heads // kv_heads
+    turn = _tables(cos[position.long(), None], sin[position.long(), None])
+    order = torch.arange(tile, device=position.device)
     ends = end.view(tiles, 1, tile)
-    order = torch.arange(tile, device=qkv.device)
     seen = (order[:, None] < ends) & (order[:, None] >= order[None, :])
-    k, v = (t.repeat_interleave(heads // kv_heads, dim=1) for t in (k, v))
-    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None])
-    return out.transpose(1, 2).reshape(qkv.shape[0], heads * width)
+    # Query heads that share keys stand one below the other.
+    hidden = torch.where(seen, 0.0, float("-inf"))[:, None].repeat(1, 1, group, 1)
+
+    def attend(qkv: Tensor) -> Tensor:
+        turned, v = torch.split(qkv.view(len(qkv), -1, width), [heads + kv_heads, kv_heads], dim=1)
+        q, k = torch.split(_turned(turned, *turn), [heads, kv_heads], dim=1)
+        q = q.view(tiles, tile, kv_heads, group, width).permute(0, 2, 3, 1, 4).flatten(2, 3)
+        k, v = (t.view(tiles, tile, kv_heads, width).transpose(1, 2) for t in (k, v))
+        out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=hidden.to(q.dtype))
+        out = out.view(tiles, kv_heads, group, tile, width).permute(0, 3, 1, 2, 4)
+        return out.reshape(len(qkv), heads * width)
+
+    return attend
 
 
-def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    a, b = x.float().chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(x.dtype)
+def _tables(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and signed sines over the whole width, from those over its half."""
+    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding in float32 inside, by `_tables`."""
+    wide = x.float()
+    return torch.addcmul(wide * cos, wide.roll(x.shape[-1] // 2, -1), sin).to(x.dtype)
 
 
 @torch.library.custom_op("shelfwise::tile_attention", mutates_args=())
@@ -130,6 +164,36 @@ class Paths(NamedTuple):
     most_new: int  # of any path
 
 
+def keep(
+    qkv: Tensor, kept: Tensor, slots: Tensor, position: Tensor, cos: Tensor, sin: Tensor, shape: tuple[int, int, int],
+    *, kernel: bool,
+) -> None:  # fmt: skip
+    """Put what later tokens see of each token into its slot: its keys, after rotary embedding, and its values.
+
+    Args:
+        qkv: (T, (H + 2 KV) * width) as of `tile_attention`.
+        kept: (S, 2 KV * width) key heads, then value heads; written to.
+        slots: (T,) int64, each another.
+        position: (T,) int32, of each token in its row.
+        cos: as of `tile_attention`.
+        sin: see `cos`.
+        shape: H, KV, width of a head.
+        kernel: by Triton.
+    """
+    heads, kv_heads, width = shape
+    if not kernel:
+        k, v = torch.split(qkv[:, heads * width :].view(len(qkv), -1, width), kv_heads, dim=1)
+        k = _turned(k, *_tables(cos[position.long(), None], sin[position.long(), None]))
+        kept.index_copy_(0, slots, torch.cat([k, v], dim=1).flatten(1))
+        return
+    from shelfwise.modeling.packed import kernels
+
+    kernels.keep[(len(qkv),)](
+        qkv, kept, slots, position, cos, sin, qkv.stride(0), kept.stride(0),
+        H=heads, KV=kv_heads, HALF=width // 2, HEADS=_power(kv_heads),
+    )  # fmt: skip
+
+
 def path_attention(
     qkv: Tensor, kept: Tensor, cos: Tensor, sin: Tensor, paths: Paths, shape: tuple[int, int, int], *, kernel: bool
 ) -> Tensor:
@@ -137,7 +201,7 @@ def path_attention(
 
     Args:
         qkv: (T, (H + 2 KV) * width) as of `tile_attention`; the queries of new tokens are read.
-        kept: (S, 2 KV * width) key heads, then value heads, before rotary embedding; those of new tokens too.
+        kept: (S, 2 KV * width) what `keep` put there, of new tokens too.
         cos: as of `tile_attention`; for as many positions as the longest path.
         sin: see `cos`.
         paths: where each token's path stands.
@@ -150,11 +214,14 @@ def path_attention(
     from shelfwise.modeling.packed import kernels
 
     out = qkv.new_empty(qkv.shape[0], heads * width)
-    keys, queries = (max(16, 1 << (most - 1).bit_length()) for most in (paths.slots.shape[1], paths.most_new))
-    kernels.attend_paths[(len(paths.lengths), heads)](
+    group, queries = heads // kv_heads, _power(paths.most_new)
+    # A tensor core takes 16 rows at once: tokens of one head, or of several that share their keys.
+    together = max(1, min(_power(group), _ROWS // queries))
+    queries = max(queries, _ROWS // together)
+    kernels.attend_paths[(len(paths.lengths), kv_heads * -(-group // together))](
         qkv, kept, cos, sin, *paths[:4], out, qkv.stride(0), kept.stride(0), paths.slots.stride(0), out.stride(0),
-        width**-0.5, H=heads, KV=kv_heads, HALF=width // 2, QUERIES=queries, KEYS=keys,
-        PRECISION=_precision(qkv), num_warps=4 if keys <= 64 else 8,
+        width**-0.5, H=heads, KV=kv_heads, HALF=width // 2, HEADS=together, QUERIES=queries, KEYS=_KEYS,
+        PRECISION=_precision(qkv), num_warps=_PATH_WARPS,
     )  # fmt: skip
     return out
 
@@ -171,15 +238,19 @@ def _path_reference(
     rows = torch.where(valid, paths.first[:, None] + mine, 0)
     at = torch.where(valid, at, 0)
     q = qkv[rows.long(), : heads * width].view(count, -1, heads, width)
-    q = _turn(q, cos[at.long()][:, :, None], sin[at.long()][:, :, None])
+    q = _turned(q, *_tables(cos[at.long()][:, :, None], sin[at.long()][:, :, None]))
     slots = torch.where(paths.slots < 0, paths.slots[:, :1], paths.slots)  # what is unseen has to be finite
     k, v = torch.split(kept[slots.long()].view(count, longest, -1, width), kv_heads, dim=2)
-    k = _turn(k, cos[:longest, None], sin[:longest, None])
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
     k, v = (t.repeat_interleave(heads // kv_heads, dim=1) for t in (k, v))
     seen = order <= at[:, :, None]
     found = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None])
     return found.transpose(1, 2).reshape(count, -1, heads * width)[valid]
+
+
+def _power(count: int) -> int:
+    """The next power of 2."""
+    return 1 << (count - 1).bit_length()
 
 
 def _launch(qkv: Tensor, tile: int) -> dict[str, Any]:

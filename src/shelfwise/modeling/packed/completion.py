@@ -226,17 +226,17 @@ class Completion:
         with torch.inference_mode(), torch.autocast(device.type, enabled=False):
             for start, stop in pairwise(cuts):
                 some = of_chain[start:stop]
-                slots, paths = self._paths(names, of_name[start:stop], some)
+                slots, position, paths = self._paths(names, of_name[start:stop], some)
                 own = self.chains.lengths[some]
                 ids = self.chains.tokens[np.repeat(self.chains.begins[some], own) + counted(own)]
-                attend = names.kept.in_paths(paths, _sent(device, slots))
+                attend = names.kept.in_paths(paths, _sent(device, slots), _sent(device, position))
                 answers.append(self._answers(stack(self.packed, _sent(device, ids), attend, None), some))
             return _Asked(of_name, of_chain, on_its_way(torch.cat(answers)))
 
     def _paths(
         self, names: _Names, of_name: NDArray[np.int64], of_chain: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], Paths]:
-        """Where P chains' tokens are put, and what they see: their name, the chains above, and themselves."""
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32], Paths]:
+        """Where P chains' tokens are put and stand, and what they see: their name, the chains above, themselves."""
         chains, device = self.chains, self.packed.cos.device
         own, inner = chains.lengths[of_chain], chains.inner[of_chain]
         lasting, passing = own * inner, own * ~inner
@@ -254,7 +254,9 @@ class Completion:
         parts = (lengths, np.cumsum(own) - own, own)
         seen, firsts, new = (_sent(device, part.astype(np.int32)) for part in parts)
         paths = Paths(_sent(device, table), seen, firsts, new, int(own.max()))
-        return np.repeat(begin, own) + counted(own), paths
+        place = counted(own)
+        position = (np.repeat(lengths - own, own) + place).astype(np.int32)
+        return np.repeat(begin, own) + place, position, paths
 
     def _answers(self, hidden: Tensor, of_chain: NDArray[np.int64]) -> Tensor:
         """(K,) log-probabilities, to all questions of P chains whose states stand one after the other."""

@@ -81,9 +81,11 @@ def tile_of(row: Sequence[int]) -> int:
 
 def in_tiles(packed: PackedModel, tiles: Tiles, tile: int) -> Attend:
     """Attention inside tiles."""
-    compute = attention.tile_attention if packed.kernel else attention.reference
-    shape = [*packed.heads, tile]
-    return lambda _, qkv: compute(qkv, packed.cos, packed.sin, tiles.position, tiles.end, shape)
+    place = (packed.cos, packed.sin, tiles.position, tiles.end, [*packed.heads, tile])
+    if packed.kernel:
+        return lambda _, qkv: attention.tile_attention(qkv, *place)
+    attend = attention.plain(*place)
+    return lambda _, qkv: attend(qkv)
 
 
 def stack(packed: PackedModel, ids: Tensor, attend: Attend, keep: Tensor | None) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from shelfwise.modeling.packed.attention import Paths, path_attention
+from shelfwise.modeling.packed.attention import Paths, keep, path_attention
 from shelfwise.modeling.packed.forward import Attend, in_tiles
 from shelfwise.modeling.packed.model import PackedModel
 from shelfwise.modeling.packed.tiles import Tiles
@@ -22,9 +22,8 @@ class Kept:
             scratch: slots of no lasting use.
             slots: others, to begin with; there will be more as they are needed.
         """
-        heads, kv_heads, width = packed.heads
+        _, kv_heads, width = packed.heads
         self._packed = packed
-        self._begin = heads * width  # of keys in a token's queries, keys and values
         self._layers = [
             torch.empty(scratch + slots, 2 * kv_heads * width, dtype=packed.dtype, device=packed.cos.device)
             for _ in packed.calm
@@ -44,20 +43,31 @@ class Kept:
     def in_tiles(self, tiles: Tiles, tile: int, first: int) -> Attend:
         """Attention inside tiles; the keys and values of all their tokens are kept from slot ``first`` on."""
         attend = in_tiles(self._packed, tiles, tile)
+        slots = torch.arange(first, first + len(tiles.ids), device=tiles.ids.device)
 
         def kept(layer: int, qkv: Tensor) -> Tensor:
-            self._layers[layer][first : first + len(qkv)] = qkv[:, self._begin :]
+            self._keep(layer, qkv, slots, tiles.position)
             return attend(layer, qkv)
 
         return kept
 
-    def in_paths(self, paths: Paths, slots: Tensor) -> Attend:
-        """Attention of new tokens, kept in (T,) int64 ``slots``, with their paths."""
+    def in_paths(self, paths: Paths, slots: Tensor, position: Tensor) -> Attend:
+        """Attention of new tokens with their paths.
+
+        Args:
+            paths: where they stand.
+            slots: (T,) int64, where they are kept.
+            position: (T,) int32, in their rows.
+        """
         packed = self._packed
 
         def kept(layer: int, qkv: Tensor) -> Tensor:
-            self._layers[layer].index_copy_(0, slots, qkv[:, self._begin :])
-            there = self._layers[layer]
+            there = self._keep(layer, qkv, slots, position)
             return path_attention(qkv, there, packed.cos, packed.sin, paths, packed.heads, kernel=packed.kernel)
 
         return kept
+
+    def _keep(self, layer: int, qkv: Tensor, slots: Tensor, position: Tensor) -> Tensor:
+        packed, there = self._packed, self._layers[layer]
+        keep(qkv, there, slots, position, packed.cos, packed.sin, packed.heads, kernel=packed.kernel)
+        return there

@@ -68,40 +68,73 @@ def _turned_where(pointer, starts, inside, cos, sin, HALF: tl.constexpr):
 
 
 @triton.jit
+def keep(
+    qkv, kept, slots, positions, cos_table, sin_table, qkv_stride, kept_stride,
+    H: tl.constexpr, KV: tl.constexpr, HALF: tl.constexpr, HEADS: tl.constexpr,
+):  # fmt: skip
+    """Keys, after rotary embedding, and values of each token into its slot: grid (T,). HEADS: power of 2 from KV on."""
+    token = tl.program_id(0).to(tl.int64)
+    head, half, width = tl.arange(0, HEADS), tl.arange(0, HALF), tl.arange(0, 2 * HALF)
+    inside = head < KV
+    turn = tl.load(positions + token) * HALF + half[None, :]
+    cos, sin = tl.load(cos_table + turn), tl.load(sin_table + turn)
+    k1, k2 = _turned_where(qkv, token * qkv_stride + (H + head) * 2 * HALF, inside, cos, sin, HALF)
+    start = kept + tl.load(slots + token).to(tl.int64) * kept_stride
+    at = start + head[:, None] * 2 * HALF + half[None, :]
+    tl.store(at, k1, mask=inside[:, None])
+    tl.store(at + HALF, k2, mask=inside[:, None])
+    column = head[:, None] * 2 * HALF + width[None, :]
+    v = tl.load(qkv + token * qkv_stride + (H + KV) * 2 * HALF + column, mask=inside[:, None])
+    tl.store(start + KV * 2 * HALF + column, v, mask=inside[:, None])
+
+
+@triton.jit
 def attend_paths(
     qkv, kept, cos_table, sin_table, slots, lengths, firsts, news, out, qkv_stride, kept_stride, slots_stride,
-    out_stride, scale, H: tl.constexpr, KV: tl.constexpr, HALF: tl.constexpr, QUERIES: tl.constexpr,
-    KEYS: tl.constexpr, PRECISION: tl.constexpr,
+    out_stride, scale, H: tl.constexpr, KV: tl.constexpr, HALF: tl.constexpr, HEADS: tl.constexpr,
+    QUERIES: tl.constexpr, KEYS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Attention of a path's new tokens (at most QUERIES) with all its tokens (at most KEYS): grid (paths, H)."""
-    path = tl.program_id(0)
-    head = tl.program_id(1)
-    kv = head // (H // KV)
+    """Attention of a path's new tokens (at most QUERIES) with all its tokens, KEYS at a time (Dao et al. 2022).
+
+    Grid (paths, KV * chunks): a program takes a chunk of HEADS of the query heads that share a key and value head.
+    """
+    GROUP: tl.constexpr = H // KV
+    CHUNKS: tl.constexpr = (GROUP + HEADS - 1) // HEADS
+    path, kv = tl.program_id(0), tl.program_id(1) // CHUNKS
     length, new = tl.load(lengths + path), tl.load(news + path)
-    i, j, half, width = tl.arange(0, QUERIES), tl.arange(0, KEYS), tl.arange(0, HALF), tl.arange(0, 2 * HALF)
-    mine, there = i < new, j < length
-    rows = (tl.load(firsts + path) + i).to(tl.int64)
+    row = tl.arange(0, HEADS * QUERIES)
+    i, of_group = row % QUERIES, tl.program_id(1) % CHUNKS * HEADS + row // QUERIES
+    mine = (i < new) & (of_group < GROUP)
+    column = (kv * GROUP + of_group) * 2 * HALF
+    token = (tl.load(firsts + path) + i).to(tl.int64)
     at = length - new + i
+    half, width = tl.arange(0, HALF), tl.arange(0, 2 * HALF)
     turn = at[:, None] * HALF + half[None, :]
     cos = tl.load(cos_table + turn, mask=mine[:, None], other=0.0)
     sin = tl.load(sin_table + turn, mask=mine[:, None], other=0.0)
-    q1, q2 = _turned_where(qkv, rows * qkv_stride + head * 2 * HALF, mine, cos, sin, HALF)
-    slot = tl.load(slots + path.to(tl.int64) * slots_stride + j, mask=there, other=0).to(tl.int64)
-    turn = j[:, None] * HALF + half[None, :]
-    cos = tl.load(cos_table + turn, mask=there[:, None], other=0.0)
-    sin = tl.load(sin_table + turn, mask=there[:, None], other=0.0)
-    k1, k2 = _turned_where(kept, slot * kept_stride + kv * 2 * HALF, there, cos, sin, HALF)
-    v_at = kept + slot[:, None] * kept_stride + (KV + kv) * 2 * HALF + width[None, :]
-    v = tl.load(v_at, mask=there[:, None], other=0.0)
-    scores = tl.dot(q1, tl.trans(k1), input_precision=PRECISION)
-    scores = (scores + tl.dot(q2, tl.trans(k2), input_precision=PRECISION)) * scale
-    scores = tl.where((j[None, :] <= at[:, None]) & there[None, :], scores, float("-inf"))
-    scores = tl.exp(scores - tl.max(scores, 1)[:, None])
-    p = scores / tl.sum(scores, 1)[:, None]
-    answer = tl.dot(p.to(v.dtype), v, input_precision=PRECISION)
-    tl.store(
-        out + rows[:, None] * out_stride + head * 2 * HALF + width[None, :], answer.to(v.dtype), mask=mine[:, None]
-    )
+    q1, q2 = _turned_where(qkv, token * qkv_stride + column, mine, cos, sin, HALF)
+    largest = tl.full((HEADS * QUERIES,), float("-inf"), tl.float32)
+    total = tl.zeros((HEADS * QUERIES,), tl.float32)
+    answer = tl.zeros((HEADS * QUERIES, 2 * HALF), tl.float32)
+    for start in range(0, length, KEYS):
+        j = start + tl.arange(0, KEYS)
+        there = j < length
+        slot = tl.load(slots + path.to(tl.int64) * slots_stride + j, mask=there, other=0).to(tl.int64)
+        begin = kept + slot[:, None] * kept_stride + kv * 2 * HALF
+        k1 = tl.load(begin + half[None, :], mask=there[:, None], other=0.0)
+        k2 = tl.load(begin + HALF + half[None, :], mask=there[:, None], other=0.0)
+        v = tl.load(begin + KV * 2 * HALF + width[None, :], mask=there[:, None], other=0.0)
+        scores = tl.dot(q1, tl.trans(k1), input_precision=PRECISION)
+        scores = (scores + tl.dot(q2, tl.trans(k2), input_precision=PRECISION)) * scale
+        scores = tl.where((j[None, :] <= at[:, None]) & there[None, :], scores, float("-inf"))
+        higher = tl.maximum(largest, tl.max(scores, 1))  # finite: every token sees the first
+        faded = tl.exp(largest - higher)
+        scores = tl.exp(scores - higher[:, None])
+        total = total * faded + tl.sum(scores, 1)
+        answer = answer * faded[:, None] + tl.dot(scores.to(v.dtype), v, input_precision=PRECISION)
+        largest = higher
+    answer = (answer / total[:, None]).to(out.dtype.element_ty)
+    tl.store(out + token[:, None] * out_stride + column[:, None] + width[None, :], answer, mask=mine[:, None])
 
 
 @triton.jit
