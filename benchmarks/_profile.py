@@ -82,7 +82,7 @@ def summed(events: list[dict[str, Any]], seconds: float, steps: int) -> dict[str
 
 def _kind(name: str, operator: dict[str, Any]) -> str:
     if operator.get("name") in PRODUCTS:
-        dims = operator.get("args", {}).get("Input Dims", [])[:3]
+        dims = operator.get("args", {}).get("Input Dims", [])[: 2 if operator["name"] == "aten::_scaled_mm" else 3]
         sides = [side for dim in dims if len(dim) >= 2 for side in dim]
         return "adapters' products" if sides and min(sides) <= ADAPTERS else "frozen products"
     word = max((word for word in KINDS if word in name), key=len, default=None)

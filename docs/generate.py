@@ -407,7 +407,13 @@ def serve_latency_table() -> str:
 
 def cpu_speed_table() -> str:
     """File to file on two CPU cores: the baseline, and files far larger than memory."""
-    sources = results("baseline_speed", "model_speed_cpu", "predict_scale_baseline", "predict_scale_tiny-llama")
+    sources = results(
+        "baseline_speed",
+        "model_speed_cpu",
+        "model_speed_cpu_bf16",
+        "predict_scale_baseline",
+        "predict_scale_tiny-llama",
+    )
     if not sources:
         return unmeasured("python benchmarks/baseline_speed.py bigbasket_products.csv")
     lines = []
@@ -417,7 +423,7 @@ def cpu_speed_table() -> str:
         peaks = row.get("peak_mib_by_tenth")
         lines.append(
             [
-                str(row.get("model", "baseline")),
+                ", ".join(str(row[key]) for key in ("model", "precision") if key in row) or "baseline",
                 number(row, "rows", ","),
                 number(row, "workers", "d"),
                 number(row, "products_per_s", ",.0f"),
