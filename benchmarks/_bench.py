@@ -33,14 +33,9 @@ def hardware() -> str:
     if torch.cuda.is_available():
         gib = torch.cuda.get_device_properties(0).total_memory / 2**30
         return f"{torch.cuda.get_device_name(0)}, {gib:.0f} GiB, {os.cpu_count()} CPU cores"
-    return f"{len(os.sched_getaffinity(0))} CPU cores, {processor()}"
+    from shelfwise.pipelines import provenance
 
-
-def processor() -> str:
-    """What Linux calls it."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+    return provenance.hardware(None)
 
 
 def versions() -> dict[str, str]:

@@ -124,10 +124,11 @@ def test_adapters_may_also_stay_apart(make_engine):
     np.testing.assert_allclose(replace(engine, inference=inference).log_probs(NAMES), wanted, atol=1e-4)
 
 
-def test_a_merged_weight_that_is_no_number_is_refused(make_engine):
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_merged_weight_that_is_no_number_is_refused(make_engine, value):
     engine = adapted(make_engine("llama"))
     broken = next(p for name, p in engine.model.named_parameters() if "lora_B" in name)
-    broken.data[0, 0] = float("nan")
+    broken.data[0, 0] = value
     with pytest.raises(CorruptArtifactError, match="no numbers"):
         adapters.merge(engine.model, torch.float32)
 

@@ -190,7 +190,7 @@ def keep(
 
     kernels.keep[(len(qkv),)](
         qkv, kept, slots, position, cos, sin, qkv.stride(0), kept.stride(0),
-        H=heads, KV=kv_heads, HALF=width // 2, HEADS=_power(kv_heads),
+        H=heads, KV=kv_heads, HALF=width // 2, HEADS=power(kv_heads),
     )  # fmt: skip
 
 
@@ -214,9 +214,9 @@ def path_attention(
     from shelfwise.modeling.packed import kernels
 
     out = qkv.new_empty(qkv.shape[0], heads * width)
-    group, queries = heads // kv_heads, _power(paths.most_new)
+    group, queries = heads // kv_heads, power(paths.most_new)
     # A tensor core takes 16 rows at once: tokens of one head, or of several that share their keys.
-    together = max(1, min(_power(group), _ROWS // queries))
+    together = max(1, min(power(group), _ROWS // queries))
     queries = max(queries, _ROWS // together)
     kernels.attend_paths[(len(paths.lengths), kv_heads * -(-group // together))](
         qkv, kept, cos, sin, *paths[:4], out, qkv.stride(0), kept.stride(0), paths.slots.stride(0), out.stride(0),
@@ -248,7 +248,7 @@ def _path_reference(
     return found.transpose(1, 2).reshape(count, -1, heads * width)[valid]
 
 
-def _power(count: int) -> int:
+def power(count: int) -> int:
     """The next power of 2."""
     return 1 << (count - 1).bit_length()
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shelfwise.modeling.packed import layers
+from shelfwise.modeling.packed.attention import power
 from shelfwise.modeling.packed.layers import Map
 from shelfwise.modeling.packed.linear import FP8, Fp8, Frozen, apply, fp8_product, to_fp8
 
@@ -64,7 +65,7 @@ def normed(x: Tensor, deltas: Sequence[Tensor], norm: Norm, *, fp8: bool, kernel
     row_kernels.norm[(tokens,)](
         x, first, second, norm.weight, norm.weight if norm.bias is None else norm.bias, out.values,
         out.factors if fp8 else x, width, norm.epsilon,
-        DELTAS=len(deltas), CENTRED=norm.bias is not None, FP8=fp8, BLOCK=_power(width), num_warps=8,
+        DELTAS=len(deltas), CENTRED=norm.bias is not None, FP8=fp8, BLOCK=power(width), num_warps=8,
     )  # fmt: skip
     return x, out
 
@@ -94,7 +95,7 @@ def quantised(rows: Rows, *, kernel: bool) -> Rows:
 
     tokens, width = rows.values.shape
     out = _room(tokens, width, rows.values, fp8=True)
-    row_kernels.quantise[(tokens,)](rows.values, out.values, out.factors, width, BLOCK=_power(width), num_warps=8)
+    row_kernels.quantise[(tokens,)](rows.values, out.values, out.factors, width, BLOCK=power(width), num_warps=8)
     return out
 
 
@@ -126,7 +127,3 @@ def _room(tokens: int, width: int, like: Tensor, fp8: bool) -> Rows:
     if not fp8:
         return Rows(like.new_empty(tokens, width))
     return Rows(like.new_empty(tokens, width, dtype=FP8), like.new_empty(tokens, 1, dtype=torch.float32))
-
-
-def _power(width: int) -> int:
-    return 1 << (width - 1).bit_length()
