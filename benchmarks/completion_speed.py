@@ -9,9 +9,10 @@ alone, for all of them, and as transformers computes them, one mask over the who
 
 Then LLaMA2-7B and Falcon-7B, at their true shapes. Random weights are sure of nothing, and would ask for the whole
 tree. So they pass through all that a trained model asks for, and the trained run says what to ask next (`Led`): the
-time is that of a 7B model as sure as SmolLM2-135M is after training, whose answers were written down before. The
-vocabulary is SmolLM2's, 49,152 tokens. `--record` writes these answers into a file, so that the model itself need not
-be where the 7B shapes are measured. All times are of scoring, with the tokenizer's, and no two names are the same.
+time is that of a 7B model as sure as SmolLM2-135M is after training, whose answers were written down before. It is
+asked for test names too, for it is surer of those that it was trained on. The vocabulary is SmolLM2's, 49,152 tokens.
+`--record` writes these answers into a file, so that the model itself need not be where the 7B shapes are measured. All
+times are of scoring, with the tokenizer's, and no two names are the same.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from training_speed import NAMES, ceiling, forget, peak
 from true_size import shape
 
 REPEATS = 3
+LED = 2048  # names, of the 7B shapes
 AT_ONCE = 512  # names of a lot, whose keys and values take up to 8 GiB in LLaMA2-7B; two lots take turns
 
 
@@ -103,22 +105,30 @@ def timed(ask: Callable[[Sequence[str]], Any], names: Sequence[str], repeats: in
     return answers, len(names) / statistics.median(seconds)
 
 
-def trained(run: Path, catalogue: Path, options: argparse.Namespace) -> tuple[list[dict[str, Any]], Any]:
+def test_products(run: Path, catalogue: Path, most: int | None) -> list[Any]:
+    """Different names of the run's test part, with types that it knows."""
+    from shelfwise import artifact
+    from shelfwise import config as configs
+    from shelfwise.data.catalogue import read_catalogue
+    from shelfwise.data.split import Splits
+    from shelfwise.labels import Labels
+
+    config, labels = configs.load(run / artifact.CONFIG), Labels.load(run / artifact.LABELS)
+    read = read_catalogue(catalogue, config.columns, config.text_columns, labels="required")
+    test = Splits.load(run / artifact.SPLIT).parts(read).test
+    return list({product.text: product for product in test if product.label in labels}.values())[:most]
+
+
+def trained(run: Path, products: Sequence[Any], options: argparse.Namespace) -> tuple[list[dict[str, Any]], Any]:
     """The trained run's own answers on test, three ways and in each precision; and its engine."""
     from shelfwise import artifact, metrics
     from shelfwise import config as configs
     from shelfwise.classifier import Classifier
-    from shelfwise.data.catalogue import read_catalogue
-    from shelfwise.data.split import Splits
+    from shelfwise.labels import Labels
 
-    config = configs.load(run / artifact.CONFIG)
-    read = read_catalogue(catalogue, config.columns, config.text_columns, labels="required")
-    test = Splits.load(run / artifact.SPLIT).parts(read).test
-    classifier = Classifier.load(run, which="model")
-    known = [product for product in test if product.label in classifier.labels][: options.names]
-    texts = [product.text for product in known]
-    targets = np.array([classifier.labels.index(product.label or "", "") for product in known])
-    del classifier
+    config, labels = configs.load(run / artifact.CONFIG), Labels.load(run / artifact.LABELS)
+    texts = [product.text for product in products]
+    targets = np.array([labels.index(product.label or "", "") for product in products])
     rows = []
 
     def row(method: str, precision: str, ask: Any, many: int) -> Any:
@@ -293,12 +303,11 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="where the time of a 7B shape goes, by kernel")
     parser.add_argument("--tiny", action="store_true", help="small shapes, to try the script on a CPU")
     options = parser.parse_args()
-    from shelfwise.data.catalogue import read_catalogue
     from shelfwise.pipelines.finetune import quiet_libraries
 
     quiet_libraries()
-    texts = list(dict.fromkeys(product.text for product in read_catalogue(options.catalogue).products))
-    names = texts[: min(2048, options.names or 2048)]
+    products = test_products(options.run, options.catalogue, options.names)
+    names = [product.text for product in products[:LED]]
     if options.record:
         from shelfwise.classifier import Classifier
 
@@ -310,7 +319,7 @@ def main() -> None:
     if options.answers:
         leader = reread(options.run, options.answers)
     else:
-        rows, engine = trained(options.run, options.catalogue, options)
+        rows, engine = trained(options.run, products, options)
         _bench.write(options.name, rows, options.out)
         leader = recorded(engine, names, options)
     for architecture in options.models:
