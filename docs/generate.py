@@ -321,9 +321,7 @@ def gpu(source: Result) -> str:
 
 def inference_speed_table() -> str:
     """How fast both 7B models answer, beside transformers; what was measured again, as it is now."""
-    sources = results(
-        "inference_speed_h100", "inference_speed_h100_falcon", "inference_speed_llama", "inference_speed_falcon"
-    )
+    sources = results("inference_speed_h200_peers", "inference_speed_h100", "inference_speed_h100_falcon")
     chosen: dict[tuple[Value, ...], Row] = {}
     for source in sources:
         for row in source.rows:
@@ -346,9 +344,9 @@ def inference_speed_table() -> str:
     return with_sources(table(headings.split(", "), lines, left=4), sources)
 
 
-def listed(name: str, columns: dict[str, tuple[str, str]], left: int) -> str:
-    """A result file's rows as they are: of each heading, the key and the format of its figure."""
-    sources = results(name)
+def listed(*names: str, columns: dict[str, tuple[str, str]], left: int) -> str:
+    """The rows of result files as they are: of each heading, the key and the format of its figure."""
+    sources = results(*names)
     lines = [[number(row, *column) for column in columns.values()] for source in sources for row in source.rows]
     return with_sources(table(list(columns), lines, left=left), sources)
 
@@ -364,7 +362,7 @@ def precisions_table() -> str:
         "same answer as in fp32": ("same_answer", ".1%"),
         "largest difference": ("largest_difference", ".3f"),
     }
-    return listed("precisions_smollm2", columns, left=2)
+    return listed("precisions_smollm2", "precisions_smollm2_lora", columns=columns, left=2)
 
 
 def completion_speed_table() -> str:
@@ -380,7 +378,7 @@ def completion_speed_table() -> str:
         "accuracy": ("accuracy", ".3f"),
         "largest difference": ("largest_difference", ".3f"),
     }
-    return listed("completion_speed", columns, left=3)
+    return listed("completion_speed", columns=columns, left=3)
 
 
 def serve_latency_table() -> str:
