@@ -31,7 +31,7 @@ import numpy as np
 
 import _bench
 import _profile
-from inference_speed import matrix_weights
+from inference_speed import matrix_weights, test_products
 from shelfwise.modeling.packed import completion as completions
 from shelfwise.modeling.packed.completion import Completion
 from training_speed import NAMES, ceiling, forget, peak
@@ -103,20 +103,6 @@ def timed(ask: Callable[[Sequence[str]], Any], names: Sequence[str], repeats: in
         answers = ask(names)
         seconds.append(time.perf_counter() - began)
     return answers, len(names) / statistics.median(seconds)
-
-
-def test_products(run: Path, catalogue: Path, most: int | None) -> list[Any]:
-    """Different names of the run's test part, with types that it knows."""
-    from shelfwise import artifact
-    from shelfwise import config as configs
-    from shelfwise.data.catalogue import read_catalogue
-    from shelfwise.data.split import Splits
-    from shelfwise.labels import Labels
-
-    config, labels = configs.load(run / artifact.CONFIG), Labels.load(run / artifact.LABELS)
-    read = read_catalogue(catalogue, config.columns, config.text_columns, labels="required")
-    test = Splits.load(run / artifact.SPLIT).parts(read).test
-    return list({product.text: product for product in test if product.label in labels}.values())[:most]
 
 
 def trained(run: Path, products: Sequence[Any], options: argparse.Namespace) -> tuple[list[dict[str, Any]], Any]:
@@ -306,7 +292,8 @@ def main() -> None:
     from shelfwise.pipelines.finetune import quiet_libraries
 
     quiet_libraries()
-    products = test_products(options.run, options.catalogue, options.names)
+    every = test_products(options.run, options.catalogue)
+    products = list({product.text: product for product in every}.values())[: options.names]
     names = [product.text for product in products[:LED]]
     if options.record:
         from shelfwise.classifier import Classifier

@@ -242,22 +242,31 @@ def generation_peer(base: Path, names: list[str], batch: int, options: argparse.
     }
 
 
+def test_products(run: Path, catalogue: Path) -> list[Any]:
+    """Products of a run's test part, with types that it knows."""
+    from shelfwise import artifact
+    from shelfwise import config as configs
+    from shelfwise.data.catalogue import read_catalogue
+    from shelfwise.data.split import Splits
+    from shelfwise.labels import Labels
+
+    config, labels = configs.load(run / artifact.CONFIG), Labels.load(run / artifact.LABELS)
+    read = read_catalogue(catalogue, config.columns, config.text_columns, labels="required")
+    return [product for product in Splits.load(run / artifact.SPLIT).parts(read).test if product.label in labels]
+
+
 def trained(run: Path, precisions: list[str], catalogue: Path) -> list[dict[str, Any]]:
     """A trained run's answers in each precision: accuracy, calibration and agreement with the first one's, on test."""
     from shelfwise import artifact, metrics
     from shelfwise import config as configs
     from shelfwise.classifier import Classifier
-    from shelfwise.data.catalogue import read_catalogue
-    from shelfwise.data.split import Splits
 
     config = configs.load(run / artifact.CONFIG)
-    read = read_catalogue(catalogue, config.columns, config.text_columns, labels="required")
-    test = Splits.load(run / artifact.SPLIT).parts(read).test
+    products = test_products(run, catalogue)
+    texts = [product.text for product in products]
     rows, exact = [], None
     for precision in precisions:
         classifier = Classifier.load(run, which="model", precision=precision)  # type: ignore[arg-type]
-        products = [product for product in test if product.label in classifier.labels]
-        texts = [product.text for product in products]
         targets = np.array([classifier.labels.index(product.label, "") for product in products])
         classifier.log_probs(texts[:512])
         seconds = []
