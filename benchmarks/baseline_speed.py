@@ -2,6 +2,7 @@
 
     python benchmarks/baseline_speed.py CATALOGUE [--rows 500000] [--repeats 3]
     python benchmarks/baseline_speed.py CATALOGUE --run RUN [--rows 2000]      # a language model's run instead
+    python benchmarks/baseline_speed.py CATALOGUE --run RUN --whole            # all its rows, names that recur too
 
 A baseline is trained on the catalogue's names. `margins`: its margins of 4,096 names, as sklearn computes features and
 a sparse product weighs them, and word by word, in turn. `predict`: `shelfwise predict` in a process of its own, loading
@@ -11,7 +12,8 @@ between its first and its last quarter.
 
 `--run` measures a run of a language model likewise, loading included, and what the processor allows: the rate of its
 products (2,048 cubed, the best of ten) in the run's precision there, over the multiplications of a name. `taskset -c
-0,1 python ...` gives two cores of many.
+0,1 python ...` gives two cores of many. Without `--whole` no two names are the same; with it the file holds the names
+of all rows as they come, and those that recur are answered once.
 """
 
 from __future__ import annotations
@@ -130,16 +132,17 @@ def language_model(run: Path, source: Path, names: list[str], options: argparse.
         began = time.perf_counter()
         a @ b
         best = max(best, 2 * 2048**3 / (time.perf_counter() - began))
-    runs = [predicted(run, source, options.rows, 1, source.with_name("out.csv")) for _ in range(options.repeats)]
+    runs = [predicted(run, source, len(names), 1, source.with_name("out.csv")) for _ in range(options.repeats)]
     middle = statistics.median(one["seconds"] for one in runs)
     return {
         "what": "predict",
         "model": f"{config.model} {config.method}",
-        "rows": options.rows,
+        "rows": len(names),
+        "different_names": len(set(names)),
         "cores": len(os.sched_getaffinity(0)),
         "precision": precision,
         "workers": 1,
-        "products_per_s": round(options.rows / middle, 1),
+        "products_per_s": round(len(names) / middle, 1),
         "seconds": [round(one["seconds"], 1) for one in runs],
         "tokens_per_product": round(tokens, 1),
         "gflops": round(best / 1e9),
@@ -152,6 +155,7 @@ def main() -> None:
     parser.add_argument("catalogue", type=Path)
     parser.add_argument("--rows", type=int)
     parser.add_argument("--run", type=Path, help="of a language model")
+    parser.add_argument("--whole", action="store_true", help="the catalogue's rows as they are, for --run")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--name", default="model_speed_cpu", help="of the result file of --run")
     parser.add_argument("--out", type=Path, default=_bench.RESULTS)
@@ -163,7 +167,7 @@ def main() -> None:
     options.rows = options.rows or (2_000 if options.run else 500_000)
     names = [product.name for product in read_catalogue(options.catalogue).products]
     if options.run:
-        some = random.Random(0).sample(sorted(set(names)), options.rows)
+        some = names if options.whole else random.Random(0).sample(sorted(set(names)), options.rows)
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "feed.csv"
             with source.open("w", encoding="utf-8", newline="") as stream:
