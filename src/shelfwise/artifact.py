@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from shelfwise import storage
-from shelfwise.errors import RunFolderError
+from shelfwise.errors import RunFolderError, did_you_mean_beside
 from shelfwise.storage import (
     FORMAT,
     MANIFEST,
@@ -87,7 +87,7 @@ def read_manifest(run: Path, *, verify: bool = True) -> dict[str, Any]:
         CorruptArtifactError: a file is missing or changed.
     """
     if not run.is_dir():
-        raise RunFolderError(f"{run}: there is no such run folder.")
+        raise RunFolderError(f"{run}: there is no such run folder.{did_you_mean_beside(run)}")
     if not (run / MANIFEST).is_file():
         if (run / CONFIG).is_file():
             raise RunFolderError(

@@ -21,7 +21,11 @@ of this run. Did you mean 'Beverages'?``
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable
+from pathlib import Path
+
+_NEIGHBOURS = 10_000  # names of a folder that are looked at for the nearest one
 
 # What to do about a run folder whose files are not as they were written.
 COPY_AGAIN = "Copy the run folder whole again, or train the run again."
@@ -92,3 +96,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     by_folded = {candidate.casefold(): candidate for candidate in known}
     near = difflib.get_close_matches(word.casefold(), list(by_folded), n=1, cutoff=0.6)
     return f" Did you mean '{by_folded[near[0]]}'?" if near else ""
+
+
+def did_you_mean_beside(path: Path) -> str:
+    """Name what has the nearest name in the folder of a path that is missing, as `did_you_mean` does."""
+    if not path.parent.is_dir():
+        return f" There is no folder {path.parent} either."
+    try:
+        return did_you_mean(path.name, [entry.name for entry in itertools.islice(path.parent.iterdir(), _NEIGHBOURS)])
+    except OSError:
+        return ""

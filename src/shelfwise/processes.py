@@ -1,10 +1,18 @@
-"""Which of several training processes this one is, as `torchrun` and `accelerate launch` say in the environment."""
+"""Which of several training processes this one is, as `torchrun` and `accelerate launch` say in the environment.
+
+And on how many cores it may be.
+"""
 
 from __future__ import annotations
 
 import os
 
 BACKGROUND = "shelfwise background"  # what threads are called that may be inside a model when a command ends
+
+
+def usable_cores() -> int:
+    """Logical cores that this process may use: a container's or `taskset`'s share, where the system tells it."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def count() -> int:

@@ -116,6 +116,8 @@ def test_an_excel_file_goes_in_and_out(run: Path, tmp_path: Path, capsys: pytest
         ({"source": "nowhere.csv"}, "nowhere.csv: there is no such file"),
         ({"source": "empty.csv"}, "empty.csv"),
         ({"run": "nowhere"}, "nowhere: there is no such run folder"),
+        ({"run": "unfinishd"}, "unfinishd: there is no such run folder. Did you mean 'unfinished'?"),
+        ({"run": "no/where"}, "no/where: there is no such run folder. There is no folder"),
         ({"run": "unfinished"}, "unfinished: not a run folder"),
         ({"out": "out.doc"}, "out.doc: '.doc' is no format"),
         ({"out": "new.csv"}, "overwrite its own input"),

@@ -149,13 +149,12 @@ def merged_config(path: Path | None, overrides: dict[str, object]) -> TrainConfi
 
 def _require_model(name: str) -> None:
     """Refuse a base model that can't be there before anything that takes seconds is imported."""
-    from shelfwise.errors import ModelNotFoundError, did_you_mean
+    from shelfwise.errors import ModelNotFoundError, did_you_mean_beside
 
     folder = Path(os.path.expanduser(name))
     if name.startswith(("./", "../", "/", "~")) and not folder.is_dir():
-        beside = [each.name for each in folder.parent.iterdir()] if folder.parent.is_dir() else []
         raise ModelNotFoundError(
-            f"{name}: there is no such folder.{did_you_mean(folder.name, beside)} Name a folder with a base model in "
+            f"{name}: there is no such folder.{did_you_mean_beside(folder)} Name a folder with a base model in "
             "it, or one of: shelfwise models"
         )
     if name not in ("auto", "baseline"):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import stat
 from pathlib import Path
 from typing import Literal
 
 from shelfwise.data.compression import NAMES, SIGNATURES, UNPACK, Compression, compression_of, plain_name
-from shelfwise.errors import CatalogueError, did_you_mean
+from shelfwise.errors import CatalogueError, did_you_mean, did_you_mean_beside
 
 Format = Literal["csv", "tsv", "jsonl", "parquet", "xlsx"]
 
@@ -21,7 +20,6 @@ _FORMATS: dict[str, Format] = {
     ".xlsx": "xlsx",
 }
 _TEXT = frozenset({"csv", "tsv", "jsonl"})
-_NEIGHBOURS = 10_000  # names of a folder that are looked at for the nearest one
 
 # First bytes, what such a file is, and the suffix that it should have (None: it can't be read under any name).
 # https://en.wikipedia.org/wiki/List_of_file_signatures
@@ -75,22 +73,13 @@ def _require_file(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        raise CatalogueError(f"{path}: there is no such file.{_nearest(path)}") from None
+        raise CatalogueError(f"{path}: there is no such file.{did_you_mean_beside(path)}") from None
     except (OSError, ValueError) as error:
         raise CatalogueError(f"{path}: can't be read ({getattr(error, 'strerror', None) or error}).") from error
     if stat.S_ISDIR(mode):
         raise CatalogueError(f"{path}: this is a folder. Name a file in it.")
     if not stat.S_ISREG(mode):
         raise CatalogueError(f"{path}: not a regular file, and a catalogue is read more than once. Save it first.")
-
-
-def _nearest(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f" There is no folder {path.parent} either."
-    try:
-        return did_you_mean(path.name, [entry.name for entry in itertools.islice(path.parent.iterdir(), _NEIGHBOURS)])
-    except OSError:
-        return ""
 
 
 def _compare(path: Path, head: bytes, named: Format, compression: Compression | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from shelfwise import __version__, artifact
+from shelfwise import __version__, artifact, processes
 from shelfwise import config as configs
 from shelfwise.classifier import Classifier, answering, blend_of
 from shelfwise.config import Arithmetic, Columns
@@ -238,7 +237,7 @@ class Job:
         if self.settings.workers is not None:
             return self.settings.workers
         size = sum(source.stat().st_size for source in plan.sources if source.is_file())
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = processes.usable_cores()
         return min(cores, MOST_WORKERS) if size >= WORTH_WORKERS else 1
 
 

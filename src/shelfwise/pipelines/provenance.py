@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shlex
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from shelfwise import __version__, artifact
+from shelfwise import __version__, artifact, processes
 from shelfwise.data.leakage import Leakage, LeakageFinding
 from shelfwise.pipelines.evaluation import LeakageNote
 
@@ -46,7 +45,7 @@ def hardware(device: str | None) -> str:
 
 def _processor() -> str:
     name = _linux_processor() or platform.processor() or platform.machine() or "unknown processor"
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = processes.usable_cores()
     return f"{name}, {usable} logical core{'s' if usable > 1 else ''}"
 
 
