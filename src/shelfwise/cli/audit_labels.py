@@ -29,9 +29,8 @@ def register(app: typer.Typer) -> None:
 
 def command(
     catalogue: _shared.CatalogueArgument,
-    out: Annotated[
-        Path, typer.Option(metavar="FILE", help="File to write: .csv, .tsv, .jsonl, .parquet or .xlsx; replaced.")
-    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="File to write: .csv, .tsv, .jsonl, .parquet or .xlsx.")],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file of --out.")] = False,
     folds: Annotated[int, typer.Option(min=2, max=50, help="Parts that take turns in being judged.")] = 5,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the folds and of the fits.")] = 0,
     product: _shared.ProductColumn = None,
@@ -86,6 +85,7 @@ def command(
             folds=folds,
             seed=seed,
             out=out,
+            force=force,
             config=wanted,
             device=device,
             hooks=hooks,

@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
 def command(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Evaluated run or evaluation folders.")],
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the comparison as an HTML file.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file of --out.")] = False,
     price_per_hour: Annotated[
         list[str] | None,
         typer.Option(
@@ -35,7 +36,7 @@ def command(
     """
     from shelfwise.pipelines.compare import Prices, compare
 
-    found = compare(runs, out=out, prices=Prices.parse(price_per_hour or []))
+    found = compare(runs, out=out, force=force, prices=Prices.parse(price_per_hour or []))
     if as_json:
         _shared.print_json(found.to_json())
         return

@@ -23,6 +23,7 @@ from shelfwise.pipelines.insights import coverage
 from shelfwise.pipelines.robustness import drop_interval
 from shelfwise.pipelines.worth import worth
 from shelfwise.resampling import Draws
+from shelfwise.storage import require_new
 
 __all__ = ["Comparison", "Prices", "compare"]
 
@@ -36,17 +37,20 @@ class _Entry:
     macro_f1: Draws
 
 
-def compare(runs: Sequence[Path], *, out: Path | None = None, prices: Prices | None = None) -> Comparison:
+def compare(
+    runs: Sequence[Path], *, out: Path | None = None, force: bool = False, prices: Prices | None = None
+) -> Comparison:
     """Compare evaluated runs.
 
     Args:
         runs: two or more run folders, or evaluation folders, that were evaluated on the same rows.
         out: an HTML file to write the comparison to, or None. It links to the runs' own reports.
+        force: overwrite `out`.
         prices: of an hour of the machines, to reckon what a million products cost; None tells their time alone.
 
     Raises:
-        InputError: fewer than two runs, a run without an evaluation, evaluations of different rows, or a price of
-            what is not compared.
+        InputError: fewer than two runs, a run without an evaluation, evaluations of different rows, a price of what
+            is not compared, or `out` is there and `force` is not given.
         CorruptArtifactError: an evaluation can't be read.
         StorageError: the disk refused.
     """
@@ -56,6 +60,8 @@ def compare(runs: Sequence[Path], *, out: Path | None = None, prices: Prices | N
         raise InputError(f"{out}: is a folder. Name the HTML file to write.")
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"{out}: a comparison is written as HTML. End the name with .html.")
+    if out is not None:
+        require_new(out, force=force)
     evaluated = [EvaluatedRun.load(run, title) for run, title in zip(runs, titles(runs), strict=True)]
     for other in evaluated[1:]:
         evaluated[0].require_same_rows(other)

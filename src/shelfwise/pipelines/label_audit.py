@@ -27,7 +27,7 @@ from shelfwise.pipelines.out_of_fold import BaselineJudge, Judge, OutOfFold, Pro
 from shelfwise.pipelines.predict_plan import free_names
 from shelfwise.pipelines.run import Hooks
 from shelfwise.records import Product, RawRow
-from shelfwise.storage import atomic_file
+from shelfwise.storage import atomic_file, require_new
 
 Reason = Literal["probable label error", "conflicting name"]
 
@@ -121,6 +121,7 @@ def audit_labels(
     folds: int = 5,
     seed: int = 0,
     out: Path,
+    force: bool = False,
     config: TrainConfig | None = None,
     device: str = "auto",
     hooks: Hooks | None = None,
@@ -135,7 +136,8 @@ def audit_labels(
         folds: parts that take turns in being judged by what was fitted on the others.
         seed: of the folds, and of the baseline's fits.
         out: the file to write: the input's columns in the input's order, then those of `ADDED`; a name that the
-            input already has gets a number. An earlier file is replaced.
+            input already has gets a number.
+        force: overwrite `out`, where someone may have written what they decided.
         config: of the language model that is trained on the other folds, anew for each; what it says of the catalogue,
             its columns and text columns, the split and the trackers is not looked at, except for the size of the
             validation part. None, or model "baseline": the baseline judges.
@@ -150,7 +152,7 @@ def audit_labels(
         MissingPackageError: cleanlab is not installed.
         StorageError: the disk refused.
     """
-    _require_writable(catalogue_path, out)
+    _require_writable(catalogue_path, out, force)
     confident_learning.require()
     if config is not None:
         config = with_model(config, device, (hooks or Hooks()).note)
@@ -271,12 +273,13 @@ def _conflicts(products: Sequence[Product], judged: OutOfFold) -> dict[int, int]
     return found
 
 
-def _require_writable(catalogue: Path, out: Path) -> None:
+def _require_writable(catalogue: Path, out: Path, force: bool) -> None:
     format_of(out)
     if out.is_dir():
         raise InputError(f"{out}: this is a folder. Name a file in it for --out.")
     if out.exists() and catalogue.exists() and out.samefile(catalogue):
         raise InputError(f"{out}: the suspects would overwrite the catalogue. Choose another name for --out.")
+    require_new(out, force=force)
 
 
 def _write(catalogue: Catalogue, suspects: Sequence[Suspect], out: Path) -> None:

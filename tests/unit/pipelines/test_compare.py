@@ -269,6 +269,10 @@ def test_the_page_says_who_is_best_and_links_to_every_report(runs: Path) -> None
     assert "Price of an hour" not in text  # none was told
     assert str(runs) not in text  # the page can travel with its runs
     assert "<script" not in text
+    with pytest.raises(InputError, match="overwrite with --force"):
+        compare([runs / "tiny-llama", runs / "tiny-falcon"], out=out)
+    assert out.read_text(encoding="utf-8") == text
+    compare([runs / "tiny-llama", runs / "tiny-falcon"], out=out, force=True)
     with pytest.raises(InputError, match="is a folder"):
         compare([runs / "tiny-llama", runs / "tiny-falcon"], out=runs)
     products = runs / "products.csv"

@@ -56,9 +56,24 @@ def test_planted_wrong_types_are_found_and_stand_first(tmp_path: Path) -> None:
 def test_the_same_audit_twice_finds_the_same(tmp_path: Path) -> None:
     source = evaluations.write_catalogue(tmp_path / "catalogue.csv")
     first, second = (
-        audit_labels(source, Columns(), ("product",), folds=2, seed=3, out=tmp_path / "found.csv") for _ in range(2)
+        audit_labels(source, Columns(), ("product",), folds=2, seed=3, out=tmp_path / "found.csv", force=True)
+        for _ in range(2)
     )
     assert first == second
+
+
+def test_what_someone_wrote_into_the_file_is_not_replaced_unasked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = evaluations.write_catalogue(tmp_path / "catalogue.csv")
+    out = tmp_path / "found.csv"
+    out.write_text("decided\n")
+    words = ["audit-labels", str(source), "--out", str(out), "--folds", "2"]
+    assert shelfwise(words) == 2
+    assert "overwrite with --force" in " ".join(capsys.readouterr().err.split())
+    assert out.read_text() == "decided\n"
+    assert shelfwise([*words, "--force"]) == 0
+    assert out.read_text() != "decided\n"
 
 
 def test_the_file_holds_the_catalogues_rows_and_is_a_catalogue_itself(tmp_path: Path) -> None:
@@ -149,7 +164,8 @@ def test_the_command_prints_counts_suspects_and_the_file(tmp_path: Path, capsys:
     assert "217 products" in printed
     assert "[Brown]" in printed
     assert out.is_file()
-    assert shelfwise(["audit-labels", str(source), "--out", str(out), "--folds", "2", "--limit", "1", "--json"]) == 0
+    words = ["audit-labels", str(source), "--out", str(out), "--folds", "2", "--limit", "1", "--json", "--force"]
+    assert shelfwise(words) == 0
     document = json.loads(capsys.readouterr().out)
     assert len(document["suspects"]) == 1
     assert document["rows"] == 217
