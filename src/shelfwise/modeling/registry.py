@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from shelfwise.errors import ModelAccessError, ModelNotFoundError, did_you_mean
+from shelfwise.errors import ModelAccessError, ModelNotFoundError, did_you_mean, did_you_mean_beside
 from shelfwise.records import Method
 
 Source = Literal["hub", "wheel", "built in", "folder"]
@@ -225,13 +225,22 @@ def _hub_errors(repository: str, revision: str | None, spec: BaseModel | None) -
         at = f" at revision {revision}" if revision else ""
         raise ModelNotFoundError(
             f"{repository}: the hub has no such model{at}, or it is private: log in with 'hf auth login'."
+            f"{_as_folder(repository)}"
         ) from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError) as error:
         why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub could not be reached"
         raise ModelAccessError(
             f"{repository}: not in the local cache, and {why}. Connect once and run the command again, or give "
-            "--model a folder that holds the model."
+            f"--model a folder that holds the model.{_as_folder(repository)}"
         ) from error
+
+
+def _as_folder(repository: str) -> str:
+    """What to add where a hub id was perhaps meant as a path: "models/smollm" beside a folder "models"."""
+    path = Path(repository)
+    if not path.parent.is_dir():
+        return ""
+    return f" A folder '{path.parent}' is here, with no '{path.name}' in it.{did_you_mean_beside(path)}"
 
 
 def _gated(repository: str, spec: BaseModel | None) -> str:

@@ -6,7 +6,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
-from shelfwise.errors import CorruptArtifactError, ModelAccessError, ModelNotFoundError
+from shelfwise.errors import CorruptArtifactError, InputError, ModelAccessError, ModelNotFoundError
 from shelfwise.modeling import registry, smollm2
 
 RESPONSE = SimpleNamespace(headers={}, status_code=403, request=None)
@@ -42,6 +42,21 @@ def test_a_hub_that_is_out_of_reach_is_told_from_a_model_that_does_not_exist(mon
     hub_that_raises(monkeypatch, errors.RepositoryNotFoundError("404", response=RESPONSE))
     with pytest.raises(ModelNotFoundError, match="no such model"):
         registry.resolve("someone/nothing")
+
+
+@pytest.mark.parametrize(
+    "error", [errors.LocalEntryNotFoundError("no network"), errors.RepositoryNotFoundError("404", response=RESPONSE)]
+)
+def test_a_hub_id_that_was_meant_as_a_path_gets_the_nearest_folder(error, monkeypatch, tmp_path):
+    hub_that_raises(monkeypatch, error)
+    (tmp_path / "models" / "smollm2").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    meant = r"A folder 'models' is here, with no 'smolm2' in it\. Did you mean 'smollm2'\?"
+    with pytest.raises(InputError, match=meant):
+        registry.resolve("models/smolm2")
+    with pytest.raises(InputError) as plain:
+        registry.resolve("owner/smolm2")
+    assert "A folder" not in str(plain.value)
 
 
 def test_an_unknown_name_gets_the_nearest_one():
