@@ -365,6 +365,19 @@ def precisions_table() -> str:
     return listed("precisions_smollm2", "precisions_smollm2_lora", columns=columns, left=2)
 
 
+def rounded_answers_table() -> str:
+    """What eight bits cost the same answers, as numbers alone."""
+    columns = {
+        "products rounded to": ("precision", ""),
+        "accuracy": ("accuracy", ".4f"),
+        "ECE": ("ece", ".4f"),
+        "mean NLL": ("mean_nll", ".4f"),
+        "same answer as in fp32": ("same_answer", ".1%"),
+        "largest difference": ("largest_difference", ".3f"),
+    }
+    return listed("rounded_answers", columns=columns, left=1)
+
+
 def completion_speed_table() -> str:
     """The whole distribution over all types by their texts."""
     columns = {
@@ -513,6 +526,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "training-speed": training_speed_table,
     "inference-speed": inference_speed_table,
     "precisions": precisions_table,
+    "rounded-answers": rounded_answers_table,
     "completion-speed": completion_speed_table,
     "serve-latency": serve_latency_table,
     "cpu-speed": cpu_speed_table,
