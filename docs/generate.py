@@ -421,6 +421,7 @@ def cpu_speed_table() -> str:
     sources = results(
         "baseline_speed",
         "model_speed_cpu",
+        "model_speed_cpu_whole",
         "model_speed_cpu_bf16",
         "predict_scale_baseline",
         "predict_scale_tiny-llama",
@@ -434,7 +435,7 @@ def cpu_speed_table() -> str:
         peaks = row.get("peak_mib_by_tenth")
         lines.append(
             [
-                ", ".join(str(row[key]) for key in ("model", "precision") if key in row) or "baseline",
+                _model_told(row),
                 number(row, "rows", ","),
                 number(row, "workers", "d"),
                 number(row, "products_per_s", ",.0f"),
@@ -445,6 +446,13 @@ def cpu_speed_table() -> str:
         )
     headings = "model, rows, processes, products/s, once it runs, MiB in the first / last tenth, SIGKILLs"
     return with_sources(table(headings.split(", "), lines, left=1), sources)
+
+
+def _model_told(row: Row) -> str:
+    told = [str(row[key]) for key in ("model", "precision") if key in row] or ["baseline"]
+    if row.get("different_names", row["rows"]) < row["rows"]:
+        told.append(f"{number(row, 'different_names', ',')} different names")
+    return ", ".join(told)
 
 
 def service_table() -> str:
