@@ -87,7 +87,7 @@ def read_manifest(run: Path, *, verify: bool = True) -> dict[str, Any]:
         CorruptArtifactError: a file is missing or changed.
     """
     if not run.is_dir():
-        raise RunFolderError(f"{run}: there is no such run folder.{did_you_mean_beside(run)}")
+        raise RunFolderError(f"{run}: there is no such run folder.{did_you_mean_beside(run, folder=True)}")
     if not (run / MANIFEST).is_file():
         if (run / CONFIG).is_file():
             raise RunFolderError(

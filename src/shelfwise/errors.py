@@ -98,11 +98,17 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" Did you mean '{by_folded[near[0]]}'?" if near else ""
 
 
-def did_you_mean_beside(path: Path) -> str:
-    """Name what has the nearest name in the folder of a path that is missing, as `did_you_mean` does."""
+def did_you_mean_beside(path: Path, *, folder: bool = False) -> str:
+    """Name what has the nearest name in the folder of a path that is missing, as `did_you_mean` does.
+
+    Args:
+        path: what is missing.
+        folder: it is to be a folder, and files are not looked at.
+    """
     if not path.parent.is_dir():
         return f" There is no folder {path.parent} either."
     try:
-        return did_you_mean(path.name, [entry.name for entry in itertools.islice(path.parent.iterdir(), _NEIGHBOURS)])
+        beside = itertools.islice(path.parent.iterdir(), _NEIGHBOURS)
+        return did_you_mean(path.name, [entry.name for entry in beside if not folder or entry.is_dir()])
     except OSError:
         return ""

@@ -154,8 +154,8 @@ def _require_model(name: str) -> None:
     folder = Path(os.path.expanduser(name))
     if name.startswith(("./", "../", "/", "~")) and not folder.is_dir():
         raise ModelNotFoundError(
-            f"{name}: there is no such folder.{did_you_mean_beside(folder)} Name a folder with a base model in "
-            "it, or one of: shelfwise models"
+            f"{name}: there is no such folder.{did_you_mean_beside(folder, folder=True)} Name a folder with a base "
+            "model in it, or one of: shelfwise models"
         )
     if name not in ("auto", "baseline"):
         from shelfwise.modeling.registry import require_name  # loads no torch

@@ -240,7 +240,7 @@ def _as_folder(repository: str) -> str:
     path = Path(repository)
     if not path.parent.is_dir():
         return ""
-    return f" A folder '{path.parent}' is here, with no '{path.name}' in it.{did_you_mean_beside(path)}"
+    return f" A folder '{path.parent}' is here, with no '{path.name}' in it.{did_you_mean_beside(path, folder=True)}"
 
 
 def _gated(repository: str, spec: BaseModel | None) -> str:

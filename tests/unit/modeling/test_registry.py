@@ -50,6 +50,7 @@ def test_a_hub_that_is_out_of_reach_is_told_from_a_model_that_does_not_exist(mon
 def test_a_hub_id_that_was_meant_as_a_path_gets_the_nearest_folder(error, monkeypatch, tmp_path):
     hub_that_raises(monkeypatch, error)
     (tmp_path / "models" / "smollm2").mkdir(parents=True)
+    (tmp_path / "models" / "smolm2.md").touch()  # nearer, and no folder
     monkeypatch.chdir(tmp_path)
     meant = r"A folder 'models' is here, with no 'smolm2' in it\. Did you mean 'smollm2'\?"
     with pytest.raises(InputError, match=meant):
