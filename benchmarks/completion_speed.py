@@ -31,7 +31,7 @@ import numpy as np
 
 import _bench
 import _profile
-from inference_speed import matrix_weights, test_products
+from inference_speed import held_out, matrix_weights
 from shelfwise.modeling.packed import completion as completions
 from shelfwise.modeling.packed.completion import Completion
 from training_speed import NAMES, ceiling, forget, peak
@@ -292,7 +292,7 @@ def main() -> None:
     from shelfwise.pipelines.finetune import quiet_libraries
 
     quiet_libraries()
-    every = test_products(options.run, options.catalogue)
+    every = held_out(options.run, options.catalogue)
     products = list({product.text: product for product in every}.values())[: options.names]
     names = [product.text for product in products[:LED]]
     if options.record:

@@ -261,7 +261,7 @@ def generation_peer(base: Path, names: list[str], batch: int, options: argparse.
     }
 
 
-def test_products(run: Path, catalogue: Path) -> list[Any]:
+def held_out(run: Path, catalogue: Path) -> list[Any]:
     """Products of a run's test part, with types that it knows."""
     from shelfwise import artifact
     from shelfwise import config as configs
@@ -274,14 +274,28 @@ def test_products(run: Path, catalogue: Path) -> list[Any]:
     return [product for product in Splits.load(run / artifact.SPLIT).parts(read).test if product.label in labels]
 
 
+def scored(log_probs: Any, targets: Any, exact: Any) -> dict[str, Any]:
+    """Accuracy and calibration of answers, and how they differ from exact ones."""
+    from shelfwise import metrics
+
+    scores = metrics.scores(log_probs, targets)
+    return {
+        "accuracy": round(scores.accuracy, 4),
+        "ece": round(scores.ece, 4),
+        "mean_nll": round(scores.mean_nll, 4),
+        "same_answer": round(float((exact.argmax(1) == log_probs.argmax(1)).mean()), 4),
+        "largest_difference": round(float(np.abs(np.exp(exact) - np.exp(log_probs)).max()), 4),
+    }
+
+
 def trained(run: Path, precisions: list[str], catalogue: Path) -> list[dict[str, Any]]:
     """A trained run's answers in each precision: accuracy, calibration and agreement with the first one's, on test."""
-    from shelfwise import artifact, metrics
+    from shelfwise import artifact
     from shelfwise import config as configs
     from shelfwise.classifier import Classifier
 
     config = configs.load(run / artifact.CONFIG)
-    products = test_products(run, catalogue)
+    products = held_out(run, catalogue)
     texts = [product.text for product in products]
     rows, exact = [], None
     for precision in precisions:
@@ -295,7 +309,6 @@ def trained(run: Path, precisions: list[str], catalogue: Path) -> list[dict[str,
             seconds.append(time.perf_counter() - began)
         log_probs = classifier.calibration.log_probs(raw)
         exact = log_probs if exact is None else exact
-        scores = metrics.scores(log_probs, targets)
         rows.append(
             {
                 "model": f"{Path(config.model).name} {config.method} (trained)",
@@ -304,11 +317,8 @@ def trained(run: Path, precisions: list[str], catalogue: Path) -> list[dict[str,
                 "objective": config.objective,
                 "products": len(texts),
                 "scoring_products_per_s": round(len(texts) / statistics.median(seconds)),
-                "accuracy": round(scores.accuracy, 4),
-                "ece": round(scores.ece, 4),
                 "beside": precisions[0],
-                "same_answer": round(float((exact.argmax(1) == log_probs.argmax(1)).mean()), 4),
-                "largest_difference": round(float(np.abs(np.exp(exact) - np.exp(log_probs)).max()), 4),
+                **scored(log_probs, targets, exact),
             }
         )
         del classifier

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import _bench
-from inference_speed import test_products
+from inference_speed import held_out, scored
 from shelfwise.modeling.packed import forward, linear
 from shelfwise.modeling.packed.layers import Map
 from shelfwise.modeling.packed.linear import Frozen
@@ -65,10 +65,13 @@ def turned(x: Tensor) -> Tensor:
     return ((x * signs).unflatten(-1, (-1, len(matrix))) @ matrix).flatten(-2)
 
 
-def rounding(weights: Rounding, inputs: Rounding, turns: bool) -> AbstractContextManager[Any]:
+def after_turning(rounding: Rounding) -> Rounding:
+    return lambda x: rounding(turned(x))
+
+
+def rounded(weights: Rounding, inputs: Rounding) -> AbstractContextManager[Any]:
     """The layers' products with weights and inputs that are rounded."""
     kept: dict[int, tuple[Tensor, Tensor]] = {}  # by address, with the weight itself, so that it keeps its address
-    before = turned if turns else torch.clone
 
     def multiplied(rows: Rows, map_: Map, *, kernel: bool) -> Tensor:
         base, lora = map_
@@ -77,19 +80,19 @@ def rounding(weights: Rounding, inputs: Rounding, turns: bool) -> AbstractContex
         assert rows.values.dtype == torch.float32
         weight = base.weight
         if weight.data_ptr() not in kept:
-            kept[weight.data_ptr()] = weight, weights(before(weight))
-        return F.linear(inputs(before(rows.values)), kept[weight.data_ptr()][1])
+            kept[weight.data_ptr()] = weight, weights(weight)
+        return F.linear(inputs(rows.values), kept[weight.data_ptr()][1])
 
     return mock.patch.object(forward, "multiplied", multiplied)
 
 
 INT8, SEVEN = partial(to_levels, levels=127), partial(to_levels, levels=63)
-WAYS: dict[str, tuple[Rounding, Rounding, bool]] = {
-    "fp8 (e4m3)": (to_fp8, to_fp8, False),
-    "int8": (INT8, INT8, False),
-    "int8, inputs of 7 bits": (INT8, SEVEN, False),
-    "int8, turned": (INT8, INT8, True),
-    "int8, inputs of 7 bits, turned": (INT8, SEVEN, True),
+WAYS: dict[str, tuple[Rounding, Rounding]] = {
+    "fp8 (e4m3)": (to_fp8, to_fp8),
+    "int8": (INT8, INT8),
+    "int8, inputs of 7 bits": (INT8, SEVEN),
+    "int8, turned": (after_turning(INT8), after_turning(INT8)),
+    "int8, inputs of 7 bits, turned": (after_turning(INT8), after_turning(SEVEN)),
 }
 
 
@@ -101,7 +104,7 @@ def main() -> None:
     parser.add_argument("--names", type=int, help="most test names, to try the script")
     parser.add_argument("--name", default="rounded_answers", help="of the result file")
     options = parser.parse_args()
-    from shelfwise import artifact, metrics
+    from shelfwise import artifact
     from shelfwise import config as configs
     from shelfwise.classifier import Classifier
     from shelfwise.pipelines.finetune import quiet_libraries
@@ -110,23 +113,18 @@ def main() -> None:
     config = configs.load(options.run / artifact.CONFIG)
     classifier = Classifier.load(options.run, which="model", precision="fp32", device="cpu")
     assert classifier.scorer.inference is not None, "a model without packed layers"  # type: ignore[union-attr]
-    products = test_products(options.run, options.catalogue)[: options.names]
+    products = held_out(options.run, options.catalogue)[: options.names]
     texts = [product.text for product in products]
     targets = np.array([classifier.labels.index(product.label, "") for product in products])
     rows: list[dict[str, Any]] = []
 
     def add(way: str, log_probs: Any, exact: Any) -> None:
-        scores = metrics.scores(log_probs, targets)
         rows.append(
             {
                 "model": f"{Path(config.model).name} {config.method} (trained)",
                 "precision": way,
                 "products": len(texts),
-                "accuracy": round(scores.accuracy, 4),
-                "ece": round(scores.ece, 4),
-                "mean_nll": round(scores.mean_nll, 4),
-                "same_answer": round(float((exact.argmax(1) == log_probs.argmax(1)).mean()), 4),
-                "largest_difference": round(float(np.abs(np.exp(exact) - np.exp(log_probs)).max()), 4),
+                **scored(log_probs, targets, exact),
             }
         )
         _bench.say(rows[-1])
@@ -134,8 +132,8 @@ def main() -> None:
 
     exact = classifier.calibration.log_probs(classifier.log_probs(texts))
     add("fp32", exact, exact)
-    for way, (weights, inputs, turns) in WAYS.items():
-        with rounding(weights, inputs, turns):
+    for way, (weights, inputs) in WAYS.items():
+        with rounded(weights, inputs):
             add(way, classifier.calibration.log_probs(classifier.log_probs(texts)), exact)
 
 

@@ -351,30 +351,29 @@ def listed(*names: str, columns: dict[str, tuple[str, str]], left: int) -> str:
     return with_sources(table(list(columns), lines, left=left), sources)
 
 
+# Of answers in few bits, beside those in fp32.
+ROUNDED = {
+    "accuracy": ("accuracy", ".4f"),
+    "ECE": ("ece", ".4f"),
+    "same answer as in fp32": ("same_answer", ".1%"),
+    "largest difference": ("largest_difference", ".3f"),
+}
+
+
 def precisions_table() -> str:
     """A trained run's answers in each precision, beside those in fp32."""
     columns = {
         "model": ("model", ""),
         "precision": ("precision", ""),
         "names/s": ("scoring_products_per_s", ","),
-        "accuracy": ("accuracy", ".4f"),
-        "ECE": ("ece", ".4f"),
-        "same answer as in fp32": ("same_answer", ".1%"),
-        "largest difference": ("largest_difference", ".3f"),
+        **ROUNDED,
     }
     return listed("precisions_smollm2", "precisions_smollm2_lora", columns=columns, left=2)
 
 
 def rounded_answers_table() -> str:
     """What eight bits cost the same answers, as numbers alone."""
-    columns = {
-        "products rounded to": ("precision", ""),
-        "accuracy": ("accuracy", ".4f"),
-        "ECE": ("ece", ".4f"),
-        "mean NLL": ("mean_nll", ".4f"),
-        "same answer as in fp32": ("same_answer", ".1%"),
-        "largest difference": ("largest_difference", ".3f"),
-    }
+    columns = {"products rounded to": ("precision", ""), **ROUNDED, "mean NLL": ("mean_nll", ".4f")}
     return listed("rounded_answers", columns=columns, left=1)
 
 

@@ -56,12 +56,8 @@ def compare(
     """
     if len(runs) < 2 or len({run.resolve() for run in runs}) < len(runs):
         raise InputError("A comparison needs two different run folders or more.")
-    if out is not None and out.is_dir():
-        raise InputError(f"{out}: is a folder. Name the HTML file to write.")
-    if out is not None and out.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"{out}: a comparison is written as HTML. End the name with .html.")
     if out is not None:
-        require_new(out, force=force)
+        _require_page(out, force)
     evaluated = [EvaluatedRun.load(run, title) for run, title in zip(runs, titles(runs), strict=True)]
     for other in evaluated[1:]:
         evaluated[0].require_same_rows(other)
@@ -82,6 +78,14 @@ def compare(
     if out is not None:
         artifact.write_text(out, comparison_page.render(found, out.parent))
     return found
+
+
+def _require_page(out: Path, force: bool) -> None:
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder. Name the HTML file to write.")
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"{out}: a comparison is written as HTML. End the name with .html.")
+    require_new(out, force=force)
 
 
 @dataclass(frozen=True, slots=True)
