@@ -423,6 +423,7 @@ def cpu_speed_table() -> str:
         "model_speed_cpu_whole",
         "model_speed_cpu_bf16",
         "predict_scale_baseline",
+        "predict_scale_baseline_again",
         "predict_scale_tiny-llama",
     )
     if not sources:
